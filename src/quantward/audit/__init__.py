@@ -1,0 +1,1 @@
+"""Is the deployed file what it claims to be?"""

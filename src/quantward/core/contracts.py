@@ -1,0 +1,75 @@
+"""What a recipe, a target and a runtime promise. Anything that keeps the promise may join, from any package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from quantward.core.progress import Track, silent
+from quantward.core.values import Plan, Variant
+
+Batch = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What floor 4 lends to a recipe. `images(n)` yields preprocessed batches (b, 3, size, size), n images in all
+    (every calibration image where n is None); `fit` trains a network in place, for recipes that need training."""
+
+    images: Callable[[int | None], Iterator[Batch]]
+    fit: Callable[..., Any] | None = None
+    seed: int = 0
+    folder: Path | None = None
+    progress: Track = field(default=silent)
+
+
+@runtime_checkable
+class Recipe(Protocol):
+    """Plan in, Plan out. A frozen dataclass whose fields are its options."""
+
+    needs: Literal["nothing", "images", "training"]
+
+    def plan(self, parent: Plan, context: Context) -> Plan: ...
+
+
+@runtime_checkable
+class Target(Protocol):
+    """Writes a Plan as a file. Raises Unsupported, with the reason, for what it cannot express."""
+
+    format: str
+
+    def write(self, plan: Plan, folder: Path) -> Variant: ...
+
+
+class Session(Protocol):
+    """An opened Variant: (n, 3, size, size) float32 -> logits (n, classes) float32."""
+
+    def __call__(self, batch: Batch) -> Batch: ...
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What a runtime really runs after its optimiser: how many layers (convolutions, matrix products) in which
+    arithmetic (`int8`, `float32`, ...), and how often each operator stands in the optimised graph."""
+
+    layers: Mapping[str, int]
+    operators: Mapping[str, int]
+
+
+@runtime_checkable
+class Runtime(Protocol):
+    """Runs files of some formats. `missing()` says in one sentence what is not installed, or None; `executed` looks
+    into the optimised graph, None where the runtime does not tell."""
+
+    formats: tuple[str, ...]
+
+    def missing(self) -> str | None: ...
+
+    def open(self, variant: Variant, threads: int) -> Session: ...
+
+    def executed(self, variant: Variant) -> Executed | None: ...

@@ -1,0 +1,37 @@
+"""From a float weight to the integers a file stores, and back to what they are worth. NumPy only."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from quantward.core.values import FloatArray, QuantSpec
+
+
+def to_integers(weight: FloatArray, spec: QuantSpec) -> npt.NDArray[np.int64]:
+    """The integers that the file stores for a weight or bias.
+
+    >>> spec = QuantSpec("weight", scale=np.float32(0.5))
+    >>> to_integers(np.array([0.25, 0.26, 99.0], np.float32), spec).tolist()
+    [0, 1, 127]
+    """
+    scale, zero = broadcast(spec, weight.ndim)
+    return np.clip(np.rint(weight / scale) + zero, spec.low, spec.high).astype(np.int64)
+
+
+def stored_weight(weight: FloatArray, spec: QuantSpec) -> FloatArray:
+    """What a stored weight is worth after it is read back, float32."""
+    if spec.format == "float16":
+        return weight.astype(np.float16).astype(np.float32)
+    scale, zero = broadcast(spec, weight.ndim)
+    return ((to_integers(weight, spec) - zero) * scale).astype(np.float32)
+
+
+def broadcast(spec: QuantSpec, dimensions: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Scale and zero point shaped so that they multiply an array of so many dimensions along the spec's axis."""
+    scale, zero = np.asarray(spec.scale, np.float64), np.asarray(spec.zero_point, np.float64)
+    if spec.axis is None:
+        return scale, zero
+    shape = [1] * dimensions
+    shape[spec.axis] = -1
+    return scale.reshape(shape), zero.reshape(shape)

@@ -1,0 +1,1 @@
+"""Plan -> Plan: recipes, calibrators and weight transformations."""

@@ -1,0 +1,64 @@
+"""From ranges and weights to QuantSpecs: the arithmetic of scales and zero points, in one place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from quantward.core.values import FloatArray, Plan, QuantSpec
+from quantward.graph.walk import bias_of, input_key, layers, weight_of
+
+TINY = 2.0**-24
+"""Smallest range of a channel: a dead channel (all weights zero) still needs a positive scale."""
+
+
+def activation_spec(low: float, high: float, bits: int, source: str) -> QuantSpec:
+    """Unsigned affine grid over [low, high] widened to hold 0: s = (high - low) / (2^b - 1), z = round(-low / s).
+
+    Zero must be on the grid because convolutions pad with it.
+
+    >>> activation_spec(0.0, 2.55, 8, "max").zero_point.item()
+    0
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    steps = 2**bits - 1
+    scale = np.float32(max((high - low) / steps, TINY))
+    zero = np.clip(np.rint(-low / scale), 0, steps)
+    return QuantSpec("activation", bits, False, scheme="affine", scale=np.asarray(scale),
+                     zero_point=np.asarray(zero, np.int32), source=source)  # fmt: skip
+
+
+def weight_spec(weight: FloatArray, bits: int, per_channel: bool, source: str) -> QuantSpec:
+    """Symmetric signed grid, s = max |w| / (2^(b-1) - 1), for each output channel (axis 0) or the whole tensor."""
+    axes = tuple(range(1, weight.ndim)) if per_channel else None
+    reach = np.maximum(np.abs(weight).max(axis=axes), TINY)
+    scale = np.asarray(reach / (2 ** (bits - 1) - 1), np.float32)
+    return QuantSpec("weight", bits, True, "integer", "symmetric", 0 if per_channel else None, scale,
+                     np.zeros_like(scale, np.int32), source=source)  # fmt: skip
+
+
+def bias_specs(plan: Plan, tensors: dict[str, QuantSpec]) -> dict[str, QuantSpec]:
+    """Int32 grids s_x s_w for the bias of every layer whose input and weight are both stored as integers.
+
+    Integer runtimes add the bias to the int32 accumulator, which is on this grid; ONNX Runtime would round to it
+    anyway, so the Plan says so.
+    """
+    found = {}
+    for layer in layers(plan.program):
+        bias, weight = bias_of(layer), tensors.get(weight_of(layer))
+        source = tensors.get(input_key(layer.name), tensors.get(layer.args[0]["node"]))
+        if bias is None or weight is None or source is None or source.dynamic:
+            continue
+        if weight.format != "integer" or source.format != "integer":
+            continue
+        scale = np.asarray(np.asarray(source.scale, np.float32) * np.asarray(weight.scale, np.float32))
+        axis = 0 if scale.ndim else None
+        found[bias] = QuantSpec("bias", 32, True, "integer", "symmetric", axis, scale, np.zeros_like(scale, np.int32),
+                                source="input scale x weight scale")  # fmt: skip
+    return found
+
+
+def grid_range(spec: QuantSpec) -> tuple[Any, Any]:
+    """The smallest and largest value a grid holds, per tensor or per slice."""
+    return (spec.low - spec.zero_point) * spec.scale, (spec.high - spec.zero_point) * spec.scale

@@ -1,0 +1,1 @@
+"""One file a recipe; the directory is the registry."""

@@ -1,0 +1,1 @@
+"""Deployed file -> Session, one file a runtime; the directory is the registry."""

@@ -1,0 +1,88 @@
+"""ONNX Runtime on the CPU: the runtime of the base install."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quantward.core.contracts import Batch, Executed, Session
+from quantward.core.errors import Refused
+from quantward.core.values import Variant
+
+_INTEGER = {"QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat",
+            "DynamicQuantizeMatMul", "QAttention"}  # fmt: skip
+_FLOAT = {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "NhwcFusedConv", "Attention"}
+
+
+@dataclass(frozen=True)
+class Onnxruntime:
+    """Runs `.onnx` files with the CPU provider, all graph optimisations on."""
+
+    formats: tuple[str, ...] = ("onnx",)
+
+    def missing(self) -> str | None:
+        """None: ONNX Runtime belongs to the base install."""
+        try:
+            import onnxruntime  # noqa: F401
+        except ImportError:
+            return "onnxruntime is not installed; run: pip install onnxruntime"
+        return None
+
+    def open(self, variant: Variant, threads: int = 1) -> Session:
+        """Load the file; one call may carry at most `variant.max_batch` images, larger batches are fed in pieces."""
+        session = _session(variant.path, _options(threads))
+        name = session.get_inputs()[0].name
+
+        def run(batch: Batch) -> Batch:
+            step = variant.max_batch or len(batch)
+            parts = [session.run(None, {name: batch[i : i + step]})[0] for i in range(0, len(batch), step)]
+            return np.concatenate(parts).astype(np.float32, copy=False)
+
+        return run
+
+    def executed(self, variant: Variant) -> Executed | None:
+        """Run one blank image with profiling on and count the kernels: what is listed has really run."""
+        size = variant.preprocess.size
+        with tempfile.TemporaryDirectory() as folder:
+            options = _options(1)
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(folder) / "profile")
+            session = _session(variant.path, options)
+            session.run(None, {session.get_inputs()[0].name: np.zeros((1, 3, size, size), np.float32)})
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        operators = Counter(
+            event["args"]["op_name"]
+            for event in events
+            if event.get("cat") == "Node" and str(event.get("name", "")).endswith("_kernel_time")
+        )
+        layers: Counter[str] = Counter()
+        for name, count in operators.items():
+            if name in _INTEGER or name in _FLOAT:
+                layers["int8" if name in _INTEGER else "float32"] += count
+        return Executed(dict(layers), dict(operators))
+
+
+def _options(threads: int) -> Any:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return options
+
+
+def _session(path: Path, options: Any) -> Any:
+    import onnxruntime as ort
+
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own exception types live in a private module
+        first = str(error).strip().partition("\n")[0]
+        raise Refused(f"Expected an ONNX file that ONNX Runtime can load at {path}; it said: {first}.") from None

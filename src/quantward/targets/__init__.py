@@ -1,0 +1,1 @@
+"""Plan -> deployed file, one file a target; the directory is the registry."""

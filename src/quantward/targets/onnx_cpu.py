@@ -1,0 +1,62 @@
+"""ONNX for CPUs: quantize/dequantize pairs with unsigned activations and signed weights, which ONNX Runtime and
+OpenVINO fuse into integer kernels."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from quantward.core.errors import Unsupported
+from quantward.core.store import atomic, digest_file, digest_text
+from quantward.core.values import Plan, Variant
+from quantward.targets._qdq import write_qdq
+
+
+@dataclass(frozen=True)
+class OnnxCpu:
+    """The U8S8 dialect. Signed activations are refused: ONNX Runtime runs them two to eight times slower."""
+
+    format: str = "onnx"
+
+    def write(self, plan: Plan, folder: Path) -> Variant:
+        """Write `<recipe>.onnx` into `folder`.
+
+        Raises Unsupported for signed integer activations and for tensors that are not 8 bits wide.
+        """
+        for name, spec in plan.tensors.items():
+            if spec.kind == "activation" and spec.format == "integer" and spec.signed:
+                raise Unsupported(
+                    f"Expected unsigned activations for onnx-cpu; {name!r} is signed. Use the target onnx-tensorrt."
+                )
+        started = time.perf_counter()
+        model = write_qdq(plan)
+        path = folder / f"{file_stem(plan.recipe)}.onnx"
+        with atomic(path) as temporary:
+            onnx.save(model, str(temporary))
+        return Variant(
+            name=plan.recipe,
+            format=self.format,
+            path=path,
+            sha256=digest_file(path),
+            bytes=path.stat().st_size,
+            recipe=plan.recipe,
+            parent=plan.parent,
+            preprocess=plan.preprocess,
+            classes=plan.classes,
+            seconds=time.perf_counter() - started,
+            max_batch=1 if any(spec.dynamic for spec in plan.tensors.values()) else None,
+            target="onnx-cpu",
+        )
+
+
+def file_stem(recipe: str) -> str:
+    """A file name for a recipe's spelling: the name, and a short digest where options were given.
+
+    >>> file_stem("int8-static")
+    'int8-static'
+    """
+    name, _, options = recipe.partition(":")
+    return f"{name}-{digest_text(options)[:8]}" if options else name
