@@ -17,7 +17,10 @@ FLOORS = (
     ("graph",),
     ("data", "train", "quantize", "targets", "audit", "runtimes", "evaluate", "explain"),
     ("report", "serve"),
-    ("study", "find", "sweeps", "bundle", "demo", "workbench"),
+    ("workbench",),
+    ("bundle", "runs"),
+    ("find", "measure", "sweeps"),
+    ("study", "demo"),
     ("cli", "__main__"),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,0 +1,352 @@
+"""The command line: one function a verb that parses, calls and prints. No logic, and no heavy import before a verb
+needs it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from quantward.core.errors import QuantwardError
+
+PASS, INTERNAL, USAGE, FAILED, OPEN, REFUSED = 0, 1, 2, 3, 4, 5
+CODES = {"PASS": PASS, "FAIL": FAILED, "INSUFFICIENT EVIDENCE": OPEN}
+
+app = typer.Typer(
+    name="quantward",
+    help="Find the lowest precision a medical image classifier tolerates, prove it, ship the proof. Research use only.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Data = Annotated[Path, typer.Argument(help="Folder of class folders, CSV, .npz, or DICOM with a CSV.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout and nothing else.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
+Threads = Annotated[int, typer.Option(help="Threads of the runtime.")]
+Gates = Annotated[str, typer.Option(help="clinical, screening, or a gates.yaml.")]
+Replicates = Annotated[int, typer.Option(help="Bootstrap replicates.")]
+Split = Annotated[
+    str, typer.Option(help="published, own (a new leak-free one), auto, or a CSV that quantward check --out wrote.")
+]
+
+
+def main() -> None:
+    """Run a verb; a fault of the input is one sentence on stderr and its exit code, never a traceback."""
+    try:
+        app()
+    except QuantwardError as error:
+        typer.echo(f"quantward: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("quantward: interrupted; run the same command to go on.", err=True)
+        sys.exit(130)
+
+
+def _track(quiet: bool = False) -> Any:
+    from quantward.core.progress import bar, silent
+
+    return silent if quiet else bar
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    from quantward.core.store import plain
+
+    typer.echo(json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("quantward-demo"),
+    seed: Seed = 0,
+) -> None:
+    """Made-up images, end to end: data, training, search, verdict table, report and bundle."""
+    from quantward.demo import run
+
+    dossier, report, bundle = run(out, seed=seed, track=_track())
+    _show_search(dossier, report, bundle)
+
+
+@app.command()
+def check(
+    data: Data,
+    out: Annotated[Path | None, typer.Option(help="Write a leak-free grouped split here (CSV).")] = None,
+    folders: Annotated[bool, typer.Option(help="Read the class folders even where an images.csv lies there.")] = False,
+    lenient: Annotated[bool, typer.Option(help="Leave with 0 even when errors were found.")] = False,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Look for leaks, duplicates, label conflicts and bad files, and say what the test set can prove. No model."""
+    from quantward.measure import check_data
+
+    found = check_data(data, out, folders=folders, seed=seed, track=_track(as_json))
+    if as_json:
+        _print_json(found.document())
+    else:
+        from quantward.report.terminal import show_findings
+
+        show_findings(
+            found.document()["findings"], _console(), title=f"{found.report.dataset}: {found.report.n} images"
+        )
+        typer.echo(found.power)
+        if found.split is not None:
+            typer.echo(f"split: {found.split}")
+    if found.report.errors and not lenient:
+        raise typer.Exit(REFUSED)
+
+
+@app.command()
+def train(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder of the run; the same command goes on after a stop.")],
+    arch: Annotated[str, typer.Option(help="Any timm backbone.")] = "mobilenetv2_100",
+    weights: Annotated[
+        str | None, typer.Option(help="Safetensors file or folder, 'none', or nothing for timm's own download.")
+    ] = None,
+    stage: Annotated[
+        str, typer.Option(help="Training stage and its options, for example fit:epochs=8,lr=1e-3.")
+    ] = "fit",
+    size: Annotated[int | None, typer.Option(help="Side of the network's input in pixels.")] = None,
+    split: Split = "auto",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Train a float classifier on a leak-free fold; killed runs resume."""
+    from quantward.runs import train_run
+
+    model = train_run(data, out, arch=arch, weights=weights, stage=stage, size=size, split=split, seed=seed,
+                      track=_track(as_json))  # fmt: skip
+    if as_json:
+        _print_json({"run": out, "arch": model.name, "classes": model.classes, "provenance": model.provenance})
+    else:
+        typer.echo(f"trained {model.name}: {out}")
+
+
+@app.command()
+def find(
+    run: Annotated[Path, typer.Argument(help="A folder that quantward train made.")],
+    data: Data,
+    gates: Gates = "clinical",
+    external: Annotated[Path | None, typer.Option(help="A second dataset, to confirm on.")] = None,
+    runtime: Annotated[str, typer.Option(help="Where the candidates run and are judged.")] = "onnxruntime",
+    target: Annotated[str, typer.Option(help="What the candidates are written as.")] = "onnx-cpu",
+    out: Annotated[Path | None, typer.Option(help="Folder for files, report and bundle (RUN/find).")] = None,
+    threads: Threads = 1,
+    replicates: Replicates = 10_000,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """THE verb: walk the precision ladder down to the lowest that passes the gates; table, report, bundle."""
+    from quantward.find import Search, search_run
+    from quantward.evaluate import read_gates
+
+    search = Search(
+        read_gates(gates), target=target, runtime=runtime, threads=threads, replicates=replicates, seed=seed
+    )
+    folder = out or run / "find"
+    dossier, report, bundle = search_run(run, data, search, folder, external=external, track=_track(as_json))
+    if as_json:
+        from quantward.core.store import read_json
+
+        _print_json({**read_json(folder / "dossier.json"), "report": report, "bundle": bundle})
+    else:
+        _show_search(dossier, report, bundle)
+    raise typer.Exit(_code(dossier))
+
+
+def _show_search(dossier: Any, report: Path, bundle: Path | None) -> None:
+    from quantward.report.terminal import show_dossier
+
+    show_dossier(dossier, _console())
+    typer.echo(f"report: {report}")
+    typer.echo(f"bundle: {bundle}" if bundle else "bundle: none, no precision passed")
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console()
+
+
+def _code(dossier: Any) -> int:
+    if dossier.chosen is not None:
+        return PASS
+    outcomes = {entry.verdict.outcome for entry in dossier.entries if entry.verdict is not None}
+    return OPEN if "INSUFFICIENT EVIDENCE" in outcomes else FAILED
+
+
+@app.command()
+def quantize(
+    run: Annotated[Path, typer.Argument(help="A folder that quantward train made.")],
+    recipe: Annotated[str, typer.Option(help="For example int8-static:calibrator=entropy,samples=200.")],
+    data: Annotated[Path | None, typer.Option(help="The data the run was trained on, for calibration.")] = None,
+    target: Annotated[str, typer.Option(help="What to write.")] = "onnx-cpu",
+    out: Annotated[Path | None, typer.Option(help="Folder for the file (RUN/files).")] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Apply one recipe and write one deployed file."""
+    from quantward.runs import quantize_run
+
+    variant = quantize_run(run, recipe, target, data, out or run / "files", seed=seed, track=_track(as_json))
+    if as_json:
+        _print_json(variant)
+    else:
+        typer.echo(f"wrote {variant.path} ({variant.bytes:,} bytes)")
+
+
+@app.command()
+def evaluate(
+    variant: Annotated[Path, typer.Argument(help="A deployed file with its card, or a bundle.")],
+    data: Data,
+    run: Annotated[Path | None, typer.Option(help="Take only the test images of this run's fold.")] = None,
+    runtime: Annotated[str | None, typer.Option(help="By default the first installed one that reads the file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the predictions here (.csv or .parquet).")] = None,
+    threads: Threads = 1,
+    replicates: Replicates = 10_000,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Run a file on images: predictions, and every metric with its interval."""
+    from quantward.evaluate import evaluate as measure
+    from quantward.evaluate import save_predictions
+    from quantward.measure import run_variant
+
+    said = run_variant(variant, data, run=run, runtime=runtime, threads=threads, track=_track(as_json))
+    if out is not None:
+        save_predictions(said, out)
+    found = measure(said, replicates=replicates, seed=seed, track=_track(as_json))
+    if as_json:
+        _print_json(found)
+    else:
+        from quantward.report.terminal import show_evaluation
+
+        show_evaluation(found, _console())
+
+
+@app.command()
+def compare(
+    baseline: Annotated[Path, typer.Argument(help="Predictions (.csv, .parquet), a deployed file, or a bundle.")],
+    candidate: Annotated[Path, typer.Argument(help="The same, of the model that is to replace it.")],
+    data: Annotated[Path | None, typer.Argument(help="Images, where files are compared and not predictions.")] = None,
+    gates: Gates = "clinical",
+    method: Annotated[
+        str, typer.Option(help="percentile, bca, or eq3 (a paper's p-value, for reproduction).")
+    ] = "percentile",
+    report: Annotated[Path | None, typer.Option(help="Write an HTML page here.")] = None,
+    replicates: Replicates = 10_000,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Paired statistics of two models on the same images, and a verdict. Needs neither torch nor a model."""
+    from quantward.evaluate import compare_document
+    from quantward.measure import compare_files
+
+    found = compare_files(baseline, candidate, data, gates=gates, method=method, replicates=replicates, seed=seed,
+                          report=report, track=_track(as_json))  # fmt: skip
+    if as_json:
+        _print_json(compare_document(found.comparison, found.verdict))
+    else:
+        from quantward.report.terminal import show_comparison
+
+        show_comparison(found.comparison, _console(), found.verdict)
+        if report is not None:
+            typer.echo(f"report: {report}")
+    raise typer.Exit(CODES[found.verdict.outcome])
+
+
+@app.command()
+def bench(
+    variants: Annotated[list[Path], typer.Argument(help="Deployed files with their cards, or bundles.")],
+    runtime: Annotated[
+        str | None, typer.Option(help="By default the first installed one that reads each file.")
+    ] = None,
+    threads: Threads = 1,
+    runs: Annotated[int, typer.Option(help="Timed calls at each batch size.")] = 50,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Latency percentiles, throughput and size of several files, measured in turns in one process."""
+    from quantward.measure import bench_files
+
+    costs = bench_files(variants, runtime=runtime, threads=threads, runs=runs, seed=seed, track=_track(as_json))
+    if as_json:
+        _print_json(costs)
+    else:
+        from quantward.report.terminal import show_efficiency
+
+        show_efficiency(costs, _console())
+
+
+@app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
+    data: Annotated[Path | None, typer.Argument(help="The images of the proof, to run the file on them again.")] = None,
+    threads: Threads = 1,
+    as_json: Json = False,
+) -> None:
+    """Trust nothing: hash every file of a bundle, compute its verdict anew, run it again."""
+    from quantward.bundle import verify as verify_bundle
+
+    found = verify_bundle(bundle, data, threads=threads, track=_track(as_json))
+    if as_json:
+        _print_json({**vars(found), "holds": found.holds})
+    else:
+        for item in found.checks:
+            typer.echo(f"{'ok  ' if item.holds else 'FAIL'} {item.name}: {item.seen}")
+    if not found.holds:
+        raise typer.Exit(REFUSED)
+
+
+@app.command()
+def predict(
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder, or a deployed file with its card.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    threads: Threads = 1,
+    as_json: Json = False,
+) -> None:
+    """Class probabilities of single images by a bundle. For research use only."""
+    from quantward.bundle import NOTICE
+    from quantward.bundle import predict as predict_images
+
+    rows = predict_images(bundle, images, threads=threads)
+    if as_json:
+        _print_json({"notice": NOTICE, "predictions": rows})
+        return
+    for row in rows:
+        typer.echo(f"{row['image']}: {row['class']} ({row['probability']:.3f})")
+    typer.echo(NOTICE, err=True)
+
+
+@app.command("list")
+def list_entries(as_json: Json = False) -> None:
+    """Every recipe, target, runtime, training stage and gate that is installed, with one line on each."""
+    from quantward.core.registry import Registry
+
+    kinds = {
+        "recipe": "quantward.quantize.recipes",
+        "target": "quantward.targets",
+        "runtime": "quantward.runtimes",
+        "stage": "quantward.train.stages",
+        "gate": "quantward.evaluate.gates",
+    }
+    found = {
+        kind: {name: registry.summary(name) for name in registry.names()}
+        for kind, registry in ((kind, Registry(kind, package)) for kind, package in kinds.items())
+    }
+    if as_json:
+        _print_json(found)
+        return
+    for kind, entries in found.items():
+        typer.echo(f"{kind}s")
+        for name, line in entries.items():
+            typer.echo(f"  {name:24} {line}")
+
+
+if __name__ == "__main__":
+    main()

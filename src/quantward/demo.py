@@ -1,0 +1,26 @@
+"""The whole job on made-up images: what a newcomer sees first, and the smallest complete example."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from quantward.core.progress import Track, silent
+from quantward.core.values import Dossier
+from quantward.data import make_toy
+from quantward.evaluate import read_gates
+from quantward.find import Search, search_run
+from quantward.runs import train_run
+
+ARCH, SIZE, STAGE = "mobilenetv2_035", 64, "fit:epochs=8,lr=0.004"
+
+
+def run(out: Path, *, images: int = 3000, seed: int = 0, track: Track = silent) -> tuple[Dossier, Path, Path | None]:
+    """Draw phantoms, train a small network from random weights, search, report: (dossier, report, bundle).
+
+    Run again, it picks up what is already in `out`.
+    """
+    data = out / "data"
+    make_toy(data, n=images, seed=seed, track=track)
+    train_run(data, out / "run", arch=ARCH, weights="none", stage=STAGE, size=SIZE, split="own", seed=seed, track=track)
+    search = Search(read_gates("screening"), threads=1, seed=seed)
+    return search_run(out / "run", data, search, out / "run" / "find", track=track)

@@ -1,0 +1,179 @@
+"""Deployed files and prediction files, measured: run one, compare two, time several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+
+from quantward.core.errors import UsageError
+from quantward.core.progress import Track, silent
+from quantward.core.store import read_json
+from quantward.core.values import Comparison, Efficiency, Predictions, Verdict
+from quantward.data import Report, check, leak_free, load_fold, open_dataset, split, write_split
+from quantward.evaluate import bench, compare, evaluate, judge, load_predictions, priced, read_gates
+from quantward.evaluate.power import sentence
+from quantward.runs import prepare
+from quantward.workbench import (
+    cached,
+    in_model_order,
+    open_session,
+    open_variant,
+    predictions_of,
+    runtime_for,
+    whole,
+)
+
+TABLES = (".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison and what the gates made of it."""
+
+    comparison: Comparison
+    verdict: Verdict
+
+
+def run_variant(
+    path: Path,
+    data: Path,
+    *,
+    run: Path | None = None,
+    runtime: str | None = None,
+    threads: int = 1,
+    track: Track = silent,
+) -> Predictions:
+    """Predictions of a deployed file on all images of DATA, or on the test images of a RUN's fold."""
+    variant = open_variant(path)
+    if run is None:
+        dataset = open_dataset(data, track=track)
+        rows = whole(dataset)
+    else:
+        dataset = prepare(data, read_json(run / "data.json")["split"], track=track).dataset
+        rows = load_fold(run / "fold.json", dataset).test
+    dataset = in_model_order(dataset, variant.classes)
+    session = open_session(variant, runtime or runtime_for(variant), threads)
+    pixels = cached(dataset, variant.preprocess, track)
+    return predictions_of(session, dataset, rows, pixels, variant.preprocess, variant.name, track)
+
+
+def compare_files(
+    baseline: Path,
+    candidate: Path,
+    data: Path | None = None,
+    *,
+    gates: str = "clinical",
+    method: str = "percentile",
+    replicates: int = 10_000,
+    seed: int = 0,
+    report: Path | None = None,
+    track: Track = silent,
+) -> Compared:
+    """Compare two prediction files or, given DATA, two deployed files; optionally write an HTML page.
+
+    Raises UsageError where a deployed file comes without images to run it on.
+    """
+    asked = read_gates(gates)
+    before, after = (_said(path, data, track) for path in (baseline, candidate))
+    way = cast(Literal["percentile", "bca", "eq3"], method)
+    comparison = compare(before, after, replicates=replicates, seed=seed, method=way, track=track)
+    figures = [evaluate(said, replicates=replicates, seed=seed, track=track) for said in (before, after)]
+    verdict = judge(comparison, *figures, asked)
+    if report is not None:
+        from quantward.report.html import write_comparison
+
+        write_comparison(
+            comparison,
+            before,
+            after,
+            verdict,
+            report,
+            baseline_evaluation=figures[0],
+            candidate_evaluation=figures[1],
+            gates=asked.document(),
+        )
+    return Compared(comparison, verdict)
+
+
+def _said(path: Path, data: Path | None, track: Track) -> Predictions:
+    if path.suffix in TABLES:
+        return load_predictions(path)
+    if data is None:
+        raise UsageError(f"Expected images to run {path} on; got none. Add DATA, or compare two prediction files.")
+    return run_variant(path, data, track=track)
+
+
+def bench_files(
+    paths: Sequence[Path],
+    *,
+    runtime: str | None = None,
+    threads: int = 1,
+    runs: int = 50,
+    seed: int = 0,
+    track: Track = silent,
+) -> list[Efficiency]:
+    """Time several deployed files in turns on random inputs (speed does not depend on what is in the picture).
+
+    Raises UsageError where the files want inputs of different sizes.
+    """
+    files = {str(path): open_variant(path) for path in paths}
+    sizes = {variant.preprocess.size for variant in files.values()}
+    if len(sizes) != 1:
+        raise UsageError(f"Expected files of one input size; got {sorted(sizes)}. Time them apart.")
+    (side,) = sizes
+    chosen = {name: runtime or runtime_for(variant) for name, variant in files.items()}
+    sessions = {name: open_session(variant, chosen[name], threads) for name, variant in files.items()}
+    draw = np.random.default_rng(seed)
+
+    def images(n: int) -> Any:
+        return draw.standard_normal((n, 3, side, side), np.float32)
+
+    largest = {name: variant.max_batch for name, variant in files.items() if variant.max_batch}
+    times = bench(sessions, images, runs=runs, largest=largest, seed=seed, track=track)
+    return [priced(files[name], chosen[name], timing) for name, timing in times.items()]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is wrong with some images, what a leak-free test set can prove, and the split file that was written."""
+
+    report: Report
+    power: str
+    split: Path | None
+
+    def document(self) -> dict[str, Any]:
+        """Plain data for `--json`."""
+        report = self.report
+        return {
+            "dataset": report.dataset,
+            "images": report.n,
+            "readable": report.readable,
+            "distinct": report.distinct,
+            "duplicates": report.duplicates,
+            "counts": report.counts,
+            "findings": [
+                {"code": flaw.code, "severity": flaw.level, "count": flaw.count, "sentence": flaw.text,
+                 "cases": flaw.cases}
+                for flaw in report.flaws
+            ],
+            "power": self.power,
+            "split": self.split,
+        }  # fmt: skip
+
+
+def check_data(
+    data: Path, out: Path | None = None, *, folders: bool = False, seed: int = 0, track: Track = silent
+) -> Checked:
+    """Check DATA, say what the test part of a leak-free split can prove, and write that split to `out` when given."""
+    dataset = open_dataset(data, labels_from="folders" if folders else "auto", track=track)
+    report = check(dataset, track=track)
+    clean, kept = leak_free(dataset, report)
+    fold = split(clean, seed=seed)
+    written = None if out is None else write_split(clean, fold, out)
+    groups = len({clean.groups[i] for i in fold.test}) if clean.groups is not None else None
+    told = f"A leak-free split: {kept.sentence} Its test part: {sentence(len(fold.test), margin=0.02, n_groups=groups)}"
+    return Checked(report, told, written)

@@ -1,0 +1,115 @@
+"""What many rooms' tests need: a small network with everything that quantization finds hard, and the real images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from quantward.core.contracts import Batch, Context
+from quantward.core.values import Model, Plan, Preprocess
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real images and weights, where it is at hand."""
+    if not SHARED.is_dir():
+        pytest.skip("the real images are not at hand (../shared/data)")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def small_model() -> Model:
+    """An inverted-residual network in eval mode with lively batch statistics: 3 x 32 x 32 -> 4 logits."""
+    torch = pytest.importorskip("torch")
+    from torch import nn
+
+    class Block(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.expand = nn.Conv2d(width, 3 * width, 1, bias=False)
+            self.norm1 = nn.BatchNorm2d(3 * width)
+            self.act1 = nn.ReLU6(inplace=True)
+            self.depthwise = nn.Conv2d(3 * width, 3 * width, 3, padding=1, groups=3 * width, bias=False)
+            self.norm2 = nn.BatchNorm2d(3 * width)
+            self.act2 = nn.ReLU6(inplace=True)
+            self.project = nn.Conv2d(3 * width, width, 1, bias=False)
+            self.norm3 = nn.BatchNorm2d(width)
+
+        def forward(self, x):  # type: ignore[no-untyped-def]
+            y = self.act1(self.norm1(self.expand(x)))
+            y = self.act2(self.norm2(self.depthwise(y)))
+            return x + self.norm3(self.project(y))
+
+    class Small(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False)
+            self.norm = nn.BatchNorm2d(8)
+            self.act = nn.ReLU(inplace=True)
+            self.blocks = nn.Sequential(Block(8), Block(8))
+            self.pool = nn.AdaptiveAvgPool2d(1)
+            self.drop = nn.Dropout(0.2)
+            self.head = nn.Linear(8, 4)
+
+        def forward(self, x):  # type: ignore[no-untyped-def]
+            x = self.blocks(self.act(self.norm(self.stem(x))))
+            return self.head(self.drop(self.pool(x).flatten(1)))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = Small()
+        with torch.no_grad():
+            for module in net.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.running_mean.uniform_(-0.5, 0.5)
+                    module.running_var.uniform_(0.3, 2.0)
+                    module.weight.uniform_(0.5, 1.5)
+                    module.bias.uniform_(-0.3, 0.3)
+    return Model("small", net.eval(), Preprocess(size=32, resize=32), ("a", "b", "c", "d"))
+
+
+@pytest.fixture(scope="session")
+def small_plan(small_model: Model) -> Plan:
+    """The float Plan of the small network."""
+    from quantward.graph.capture import capture
+
+    return capture(small_model)
+
+
+@pytest.fixture(scope="session")
+def images() -> Batch:
+    """Sixty-four normalised inputs with the structure of pictures: smooth, correlated over channels."""
+    draw = np.random.default_rng(0)
+    coarse = draw.normal(size=(64, 1, 8, 8)).astype(np.float32)
+    smooth = coarse.repeat(4, axis=2).repeat(4, axis=3)
+    return (smooth + 0.3 * draw.normal(size=(64, 3, 32, 32)).astype(np.float32)).astype(np.float32)
+
+
+@pytest.fixture
+def context(images: Batch) -> Context:
+    """A recipe's Context over the sixty-four images."""
+
+    def lend(n: int | None) -> Iterator[Batch]:
+        chosen = images if n is None else images[:n]
+        yield from (chosen[i : i + 16] for i in range(0, len(chosen), 16))
+
+    return Context(images=lend)
+
+
+@pytest.fixture
+def planned(small_plan: Plan, context: Context) -> Callable[[str], Plan]:
+    """Recipe spelling -> Plan of the small network."""
+    from quantward.core.registry import Registry
+
+    recipes = Registry("recipe", "quantward.quantize.recipes")
+
+    def plan(text: str) -> Plan:
+        made: Plan = recipes.make(text).plan(small_plan, context)
+        return made
+
+    return plan
