@@ -23,7 +23,8 @@ from quantward.core.progress import Track, silent
 from quantward.core.store import decode, digest_file, digest_text, plain, read_json, write_json, write_text
 from quantward.core.values import Dossier, Efficiency, Entry, FloatArray, Predictions, Variant
 from quantward.data import open_dataset, read_image
-from quantward.evaluate import Gates, compare, evaluate, judge, load_predictions, measured, read_gates, save_predictions
+from quantward.evaluate import Gates, compare, evaluate, judge, measured, read_gates
+from quantward.evaluate.predictions import load, save
 from quantward.workbench import cached, in_model_order, open_session, open_variant, predictions_of, save_card, softmax
 
 NOTICE = "For research use only. Not a medical device; no diagnosis may rest on it."
@@ -71,7 +72,7 @@ def pack(
     write_json(folder / "labels.json", list(variant.classes))
     for name, given in (("baseline", baseline), ("candidate", entry)):
         if given.predictions is not None:
-            save_predictions(anonymous(given.predictions), folder / "proof" / f"{name}.csv")
+            save(anonymous(given.predictions), folder / "proof" / f"{name}.csv")
     write_text(folder / "proof" / GATES, yaml.safe_dump({"gates": gates.document()["gates"]}, sort_keys=False))
     if report is not None:
         shutil.copyfile(report, folder / "report.html")
@@ -152,8 +153,8 @@ def _proof(folder: Path, manifest: Mapping[str, Any], track: Track) -> tuple[str
     """The verdict computed anew from the stored predictions, against the one in the manifest."""
     if not (folder / "proof" / "candidate.csv").exists() or not (folder / "proof" / "baseline.csv").exists():
         return "", Check("verdict", False, "no proof in the bundle")
-    baseline = load_predictions(folder / "proof" / "baseline.csv")
-    candidate = load_predictions(folder / "proof" / "candidate.csv")
+    baseline = load(folder / "proof" / "baseline.csv")
+    candidate = load(folder / "proof" / "candidate.csv")
     settings = {"replicates": manifest["replicates"], "seed": manifest["seed"]}
     comparison = compare(baseline, candidate, **settings, track=track)
     costs = {
@@ -179,7 +180,7 @@ def _run_again(folder: Path, manifest: Mapping[str, Any], data: Path, threads: i
     """Run the file on those images of `data` that are in the proof, and compare probabilities."""
     variant = open_variant(folder / manifest["file"])
     dataset = in_model_order(open_dataset(data, track=track), variant.classes)
-    stored = load_predictions(folder / "proof" / "candidate.csv")
+    stored = load(folder / "proof" / "candidate.csv")
     rows = {digest_text("id", name)[:16]: i for i, name in enumerate(dataset.ids)}
     known = [(k, rows[name]) for k, name in enumerate(stored.ids) if name in rows]
     if not known:

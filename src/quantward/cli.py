@@ -142,8 +142,8 @@ def find(
     as_json: Json = False,
 ) -> None:
     """THE verb: walk the precision ladder down to the lowest that passes the gates; table, report, bundle."""
-    from quantward.find import Search, search_run
     from quantward.evaluate import read_gates
+    from quantward.find import Search, search_run
 
     search = Search(
         read_gates(gates), target=target, runtime=runtime, threads=threads, replicates=replicates, seed=seed
@@ -214,12 +214,12 @@ def evaluate(
 ) -> None:
     """Run a file on images: predictions, and every metric with its interval."""
     from quantward.evaluate import evaluate as measure
-    from quantward.evaluate import save_predictions
+    from quantward.evaluate.predictions import save
     from quantward.measure import run_variant
 
     said = run_variant(variant, data, run=run, runtime=runtime, threads=threads, track=_track(as_json))
     if out is not None:
-        save_predictions(said, out)
+        save(said, out)
     found = measure(said, replicates=replicates, seed=seed, track=_track(as_json))
     if as_json:
         _print_json(found)

@@ -21,6 +21,7 @@ from quantward.audit.arithmetic import arithmetic
 from quantward.audit.equivalence import Agreement, agreement, require_equal
 from quantward.audit.size import size
 from quantward.bundle import pack
+from quantward.core.contracts import Context
 from quantward.core.errors import QuantwardError, Refused
 from quantward.core.machine import describe
 from quantward.core.progress import Track, silent
@@ -44,12 +45,11 @@ from quantward.evaluate import (
     compare,
     evaluate,
     judge,
-    load_predictions,
     measured,
     priced,
-    save_predictions,
 )
 from quantward.evaluate.power import sentence
+from quantward.evaluate.predictions import load, save
 from quantward.graph.files import load_plan, save_plan
 from quantward.report.html import write_report
 from quantward.runs import open_run
@@ -116,6 +116,7 @@ class _Work:
     pixels: ImageArray
     folder: Path
     track: Track
+    context: Context
     made: dict[str, _Made] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
@@ -139,7 +140,9 @@ def find(
     stays in the table with its reason.
     """
     dataset = in_model_order(dataset, parent.classes)
-    work = _Work(search, dataset, fold, cached(dataset, parent.preprocess, track), folder, track)
+    pixels = cached(dataset, parent.preprocess, track)
+    context = calibration(pixels, fold, parent.preprocess, seed=search.seed, track=track)
+    work = _Work(search, dataset, fold, pixels, folder, track, context)
     order = ["fp32", *(recipe for step in search.ladder for recipe in step.recipes)]
     work.made["fp32"] = _make(work, "fp32", parent)
     exported = _prove_export(work)
@@ -149,14 +152,14 @@ def find(
         except QuantwardError as error:
             work.failures[recipe] = str(error)
     costs = _measure(work)
-    entries = _entries(work, order, fold.test, dataset, work.pixels, "test", costs, exported)
+    entries = _entries(work, order, fold.test, dataset, pixels, "test", costs, exported)
     chosen_of, choices = _choose(work)
     chosen = _descend(search.ladder, chosen_of, {entry.recipe: entry for entry in entries})
     outside: tuple[Entry, ...] = ()
     if external is not None:
         external = in_model_order(external, parent.classes)
-        pixels = cached(external, parent.preprocess, track)
-        outside = _entries(work, order, whole(external), external, pixels, "external", costs, exported)
+        theirs = cached(external, parent.preprocess, track)
+        outside = _entries(work, order, whole(external), external, theirs, "external", costs, exported)
     test_groups = None if dataset.groups is None else len({dataset.groups[i] for i in fold.test})
     return Dossier(
         title=f"{dataset.name}: lowest precision that passes",
@@ -202,8 +205,9 @@ def publish(dossier: Dossier, search: Search, folder: Path, report: Path | None)
 
 def _make(work: _Work, recipe: str, parent: Plan) -> _Made:
     """Plan and deployed file of one recipe: taken from the folder where they are already there and whole."""
-    key = digest_text(recipe, parent.parent, work.fold.dataset, str(work.fold.calibrate.tolist()), str(work.search.seed),
-                      work.search.target, __version__)[:16]  # fmt: skip
+    images = str(work.fold.calibrate.tolist())
+    asked = (recipe, parent.parent, work.fold.dataset, images, str(work.search.seed), work.search.target, __version__)
+    key = digest_text(*asked)[:16]
     home = work.folder / "plans" / key
     done = home / "done.json"
     if done.exists():
@@ -212,8 +216,7 @@ def _make(work: _Work, recipe: str, parent: Plan) -> _Made:
             return _Made(home, open_variant(work.folder / read_json(done)["file"]))
         except QuantwardError:
             done.unlink(missing_ok=True)  # half-written or changed since: make it again
-    context = calibration(work.pixels, work.fold, parent.preprocess, seed=work.search.seed, track=work.track)
-    plan = plan_with(recipe, parent, context)
+    plan = plan_with(recipe, parent, work.context)
     save_plan(plan, home)
     variant = write_with(work.search.target, plan, work.folder / "files")
     write_json(done, {"recipe": recipe, "file": variant.path.relative_to(work.folder)})
@@ -316,11 +319,11 @@ def _predictions(
     chosen = digest_text(dataset.fingerprint, str(np.asarray(indices).tolist()))[:12]
     path = work.folder / "predictions" / f"{variant.sha256[:16]}.{search.runtime}.{role}.{chosen}.csv"
     if path.exists():
-        return replace(load_predictions(path), source=recipe)
+        return replace(load(path), source=recipe)
     session = open_session(variant, search.runtime, search.threads)
     said = predictions_of(session, dataset, indices, pixels, variant.preprocess, recipe, work.track)
-    save_predictions(said, path)
-    return replace(load_predictions(path), source=recipe)
+    save(said, path)
+    return replace(load(path), source=recipe)
 
 
 def _audit(work: _Work, recipe: str, exported: Agreement) -> dict[str, Any]:

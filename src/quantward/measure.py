@@ -14,8 +14,9 @@ from quantward.core.progress import Track, silent
 from quantward.core.store import read_json
 from quantward.core.values import Comparison, Efficiency, Predictions, Verdict
 from quantward.data import Report, check, leak_free, load_fold, open_dataset, split, write_split
-from quantward.evaluate import bench, compare, evaluate, judge, load_predictions, priced, read_gates
+from quantward.evaluate import bench, compare, evaluate, judge, priced, read_gates
 from quantward.evaluate.power import sentence
+from quantward.evaluate.predictions import load
 from quantward.runs import prepare
 from quantward.workbench import (
     cached,
@@ -82,7 +83,7 @@ def compare_files(
     way = cast(Literal["percentile", "bca", "eq3"], method)
     comparison = compare(before, after, replicates=replicates, seed=seed, method=way, track=track)
     figures = [evaluate(said, replicates=replicates, seed=seed, track=track) for said in (before, after)]
-    verdict = judge(comparison, *figures, asked)
+    verdict = judge(comparison, figures[0], figures[1], asked)
     if report is not None:
         from quantward.report.html import write_comparison
 
@@ -101,7 +102,7 @@ def compare_files(
 
 def _said(path: Path, data: Path | None, track: Track) -> Predictions:
     if path.suffix in TABLES:
-        return load_predictions(path)
+        return load(path)
     if data is None:
         raise UsageError(f"Expected images to run {path} on; got none. Add DATA, or compare two prediction files.")
     return run_variant(path, data, track=track)

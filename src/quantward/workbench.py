@@ -20,8 +20,8 @@ from quantward.core.registry import Registry
 from quantward.core.store import decode, digest_file, digest_folder, plain, read_json, write_json
 from quantward.core.values import (
     Dataset,
-    Fold,
     FloatArray,
+    Fold,
     ImageArray,
     IntArray,
     Plan,

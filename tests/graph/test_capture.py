@@ -88,7 +88,7 @@ def test_batch_norm_behind_two_readers_is_not_folded() -> None:
             "norm",
             "aten.batch_norm.default",
             ({"node": "conv"}, None, None, {"weight": "m"}, {"weight": "v"}, False, 0.1, 1e-5, False),
-        ),  # fmt: skip
+        ),
         Node("sum", "aten.add.Tensor", ({"node": "conv"}, {"node": "norm"})),
         Node("output", "output", ({"node": "sum"},)),
     )

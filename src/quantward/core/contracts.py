@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from quantward.core.progress import Track, silent
 from quantward.core.values import Plan, Variant
 
 Batch = npt.NDArray[np.float32]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,14 @@ class Context:
     seed: int = 0
     folder: Path | None = None
     progress: Track = field(default=silent)
+    remembered: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gives, made once for all recipes that share this Context: histograms serve every calibrator."""
+        if key not in self.remembered:
+            self.remembered[key] = make()
+        found: T = self.remembered[key]
+        return found
 
 
 @runtime_checkable

@@ -55,9 +55,7 @@ def load_plan(folder: Path) -> Plan:
 
     document = read_json(folder / "plan.json")
     if not isinstance(document, Mapping) or document.get("format") != FORMAT:
-        raise Refused(
-            f"Expected a Plan of layout {FORMAT} in {folder / 'plan.json'}; got another. Make it anew."
-        )
+        raise Refused(f"Expected a Plan of layout {FORMAT} in {folder / 'plan.json'}; got another. Make it anew.")
     try:
         arrays = load_file(folder / "weights.safetensors")
     except (OSError, SafetensorError) as error:

@@ -10,6 +10,7 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Iterator
 from functools import lru_cache
 
 import onnx
@@ -65,6 +66,20 @@ class _Structure:
         return isinstance(other, _Structure) and self.key == other.key
 
 
+@contextlib.contextmanager
+def _quiet_loggers(*names: str) -> Iterator[None]:
+    """The exporter's libraries tell every renaming; only their errors matter to a user."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
 @lru_cache(maxsize=4)
 def _export(structure: _Structure) -> onnx.ModelProto:
     plan = structure.plan
@@ -75,9 +90,13 @@ def _export(structure: _Structure) -> onnx.ModelProto:
         lambda name, tensor: tap(tensor, f"input:{name}"),
     ).eval()
     size = plan.preprocess.size
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+        with (
+            _quiet_loggers("torch.onnx", "onnx_ir", "onnxscript"),
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            torch.no_grad(),
+        ):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 network,

@@ -21,6 +21,8 @@ from quantward.core.values import Plan
 from quantward.graph.network import Network
 
 BINS = 8192
+SMALLEST = 2.0**-60
+"""Reach of a tensor that has only held zeros so far."""
 
 
 @dataclass
@@ -52,11 +54,10 @@ class Histogram:
         self.low, self.high = min(self.low, low), max(self.high, high)
         largest = max(-low, high)
         if self.reach == 0.0:
-            self.reach = largest if largest > 0 else 0.0
-        while self.reach > 0 and largest > self.reach:
+            self.reach = max(largest, SMALLEST)
+        while largest > self.reach:
             self._double()
-        if self.reach > 0:
-            self.counts += torch.histc(x.float(), BINS, -self.reach, self.reach).double().numpy()
+        self.counts += torch.histc(x.float(), BINS, -self.reach, self.reach).double().numpy()
         self.images += len(x)
 
     def _double(self) -> None:
