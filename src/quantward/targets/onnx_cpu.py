@@ -3,6 +3,7 @@ OpenVINO fuse into integer kernels."""
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,10 +54,11 @@ class OnnxCpu:
 
 
 def file_stem(recipe: str) -> str:
-    """A file name for a recipe's spelling: the name, and a short digest where options were given.
+    """A file name for a recipe's spelling: its words, with a short digest where letters had to be left out.
 
-    >>> file_stem("int8-static")
-    'int8-static'
+    >>> file_stem("int8-static:calibrator=max,samples=100"), file_stem("fp16")
+    ('int8-static.calibrator-max.samples-100', 'fp16')
     """
-    name, _, options = recipe.partition(":")
-    return f"{name}-{digest_text(options)[:8]}" if options else name
+    kept = re.sub(r"[:,]", ".", recipe).replace("=", "-")
+    plain = re.sub(r"[^A-Za-z0-9._-]", "", kept)[:80]
+    return plain if plain == kept else f"{plain}.{digest_text(recipe)[:8]}"
