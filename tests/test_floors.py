@@ -21,7 +21,8 @@ FLOORS = (
     ("bundle", "runs"),
     ("find", "measure", "sweeps"),
     ("study", "demo"),
-    ("cli", "__main__"),
+    ("cli",),
+    ("__main__",),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = {"torch", "timm", "torchvision", "lightning", "lightning_fabric", "onnx", "onnxscript", "openvino"}

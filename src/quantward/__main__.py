@@ -1,0 +1,5 @@
+"""`python -m quantward` is the command line."""
+
+from quantward.cli import main
+
+main()
