@@ -18,7 +18,7 @@ FLOORS = (
     ("data", "train", "quantize", "targets", "audit", "runtimes", "evaluate", "explain"),
     ("report", "serve"),
     ("workbench",),
-    ("bundle", "runs"),
+    ("bundle", "runs", "candidates"),
     ("find", "measure", "sweeps"),
     ("study", "demo"),
     ("cli",),

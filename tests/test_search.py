@@ -12,6 +12,7 @@ import torch
 
 from quantward.audit.equivalence import NotEquivalent
 from quantward.bundle import predict, verify
+from quantward.candidates import Search, Step
 from quantward.core.contracts import Batch
 from quantward.core.errors import Refused
 from quantward.core.preprocess import normalise
@@ -19,7 +20,7 @@ from quantward.core.store import read_json
 from quantward.core.values import Dataset, Dossier, Fold, Plan
 from quantward.data import split
 from quantward.evaluate import read_gates
-from quantward.find import Search, Step, find, publish, save_dossier, thumbnails
+from quantward.find import find, publish, save_dossier, thumbnails
 from quantward.graph.network import Network
 from quantward.report.html import write_report
 
@@ -155,7 +156,7 @@ def test_changed_file_is_made_again(
 def test_export_that_computes_something_else_stops_the_search(
     centred_plan: Plan, pictures: Dataset, fold: Fold, search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import quantward.find as module
+    import quantward.candidates as module
 
     real = module.open_session
 

@@ -142,8 +142,9 @@ def find(
     as_json: Json = False,
 ) -> None:
     """THE verb: walk the precision ladder down to the lowest that passes the gates; table, report, bundle."""
+    from quantward.candidates import Search
     from quantward.evaluate import read_gates
-    from quantward.find import Search, search_run
+    from quantward.find import search_run
 
     search = Search(
         read_gates(gates), target=target, runtime=runtime, threads=threads, replicates=replicates, seed=seed

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from quantward.candidates import Search
 from quantward.core.progress import Track, silent
 from quantward.core.values import Dossier
 from quantward.data import make_toy
 from quantward.evaluate import read_gates
-from quantward.find import Search, search_run
+from quantward.find import search_run
 from quantward.runs import train_run
 
-ARCH, SIZE, STAGE = "mobilenetv2_035", 64, "fit:epochs=8,lr=0.004"
+ARCH, SIZE, STAGE = "resnet10t", 64, "fit:epochs=8,lr=0.003"
 
 
-def run(out: Path, *, images: int = 3000, seed: int = 0, track: Track = silent) -> tuple[Dossier, Path, Path | None]:
+def run(out: Path, *, images: int = 2000, seed: int = 0, track: Track = silent) -> tuple[Dossier, Path, Path | None]:
     """Draw phantoms, train a small network from random weights, search, report: (dossier, report, bundle).
 
     Run again, it picks up what is already in `out`.

@@ -66,12 +66,8 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 
 
 def cost(name: str, megabytes: float, p50: float, spread: float) -> Efficiency:
-    latency = tuple(
-        Latency(b, p50 * b**0.85, p50 * b**0.85 * 1.07, p50 * b**0.85 * 1.3, 50, spread) for b in (1, 16)
-    )
-    return Efficiency(
-        name, "onnxruntime", int(megabytes * 1e6), 12.4, latency, 1e3 / p50, 210_000_000, "A CPU"
-    )
+    latency = tuple(Latency(b, p50 * b**0.85, p50 * b**0.85 * 1.07, p50 * b**0.85 * 1.3, 50, spread) for b in (1, 16))
+    return Efficiency(name, "onnxruntime", int(megabytes * 1e6), 12.4, latency, 1e3 / p50, 210_000_000, "A CPU")
 
 
 def dossier(
@@ -132,8 +128,7 @@ def dossier(
 
     here = entries(n, "test")
     counts = {
-        role: {c: int(10 + 7 * i) for i, c in enumerate(classes)}
-        for role in ("train", "tune", "calibrate", "select")
+        role: {c: int(10 + 7 * i) for i, c in enumerate(classes)} for role in ("train", "tune", "calibrate", "select")
     }
     counts["test"] = dict(here[0].evaluation.counts) if here[0].evaluation else {}
     return Dossier(
@@ -201,12 +196,7 @@ def png(value: int = 90, edge: int = 16) -> bytes:
 
     rows = b"".join(b"\0" + bytes((value + 5 * x + 3 * y) % 256 for x in range(edge)) for y in range(edge))
     head = struct.pack(">IIBBBBB", edge, edge, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", head)
-        + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 @pytest.fixture(scope="session")

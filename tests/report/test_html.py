@@ -80,9 +80,7 @@ def keeps_to_itself(reader: Reader, text: str) -> None:
     assert reader.untitled == 0, "an svg without a title"
 
 
-def test_the_usual_page_is_whole(
-    usual: Dossier, picture: Callable[[str], bytes | None], page_path: Path
-) -> None:
+def test_the_usual_page_is_whole(usual: Dossier, picture: Callable[[str], bytes | None], page_path: Path) -> None:
     assert write_report(usual, page_path, picture) == page_path
     reader, text = read(page_path)
     keeps_to_itself(reader, text)
@@ -181,9 +179,7 @@ def test_when_everything_failed_the_page_says_so(
 def test_the_headline_never_claims_more_than_the_search(usual: Dossier, page_path: Path) -> None:
     def headline(dossier: Dossier) -> str:
         _, text = read(write_report(dossier, page_path))
-        found = re.search(
-            r'<section id="verdict" class="headline ([\w-]+)">\s*<h2>.*?</span>(.*?)</h2>', text
-        )
+        found = re.search(r'<section id="verdict" class="headline ([\w-]+)">\s*<h2>.*?</span>(.*?)</h2>', text)
         assert found
         return f"{found[1]}: {found[2]}"
 
@@ -195,9 +191,7 @@ def test_the_headline_never_claims_more_than_the_search(usual: Dossier, page_pat
 
     assert headline(only("int8-static-max")) == "fail: No candidate passed."
     assert headline(only("int8-static-max", "fp16")).startswith("undecided: No candidate was shown")
-    assert headline(only("int8-static")).startswith(
-        "undecided: No precision was accepted, though 1 candidate"
-    )
+    assert headline(only("int8-static")).startswith("undecided: No precision was accepted, though 1 candidate")
     lying = replace(usual, chosen="int8-static-max")
     assert "passed: it is" not in headline(lying)
 
@@ -235,9 +229,7 @@ def test_a_comparison_of_two_files_has_its_page(usual: Dossier, page_path: Path)
     assert "paired comparison" in reader.text and "ROC curves" in reader.text
     assert "<h3>Calibration</h3>" not in text, "no reliability without evaluations"
     before = other.comparison.deltas["accuracy"].baseline
-    assert before is not None and f"{100 * before:.1f} %" in reader.text, (
-        "the baseline's own accuracy is known"
-    )
+    assert before is not None and f"{100 * before:.1f} %" in reader.text, "the baseline's own accuracy is known"
     write_comparison(
         other.comparison,
         base.predictions,
@@ -322,8 +314,4 @@ def test_cross_checks_are_shown_where_they_are_and_only_there(usual: Dossier, pa
     assert "mcnemar p 0.25" in text
     for odd in ({}, {"tests": 3, "calibration": [], "decisions": {"operating_points": None}}):
         text = text_of(odd)
-        assert (
-            "Cross-checks" not in text
-            and "At the thresholds" not in text
-            and "With so few images even" not in text
-        )
+        assert "Cross-checks" not in text and "At the thresholds" not in text and "With so few images even" not in text

@@ -19,9 +19,7 @@ WIDTHS = (80, 100, 140)
 
 def printed(show: Callable[[Console], None], width: int = 100, colour: bool = False) -> str:
     stream = io.StringIO()
-    console = Console(
-        file=stream, width=width, force_terminal=colour, color_system="truecolor" if colour else None
-    )
+    console = Console(file=stream, width=width, force_terminal=colour, color_system="truecolor" if colour else None)
     show(console)
     text = stream.getvalue()
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
@@ -63,9 +61,7 @@ def test_a_search_in_which_nothing_passed_says_keep_the_baseline(usual: Dossier)
     lost = replace(usual, chosen=None, entries=(usual.entries[0], usual.entries[4]), external=())
     text = words(printed(lambda console: terminal.show_dossier(lost, console)))
     assert "No candidate passed." in text and "Keep fp32." in text
-    printed(
-        lambda console: terminal.show_dossier(replace(usual, entries=(), chosen=None, external=()), console)
-    )
+    printed(lambda console: terminal.show_dossier(replace(usual, entries=(), chosen=None, external=()), console))
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -151,9 +147,7 @@ def test_names_are_text_and_not_markup(build: Callable[..., Dossier]) -> None:
     assert "[bold red]boo[/]" in printed(lambda console: terminal.show_evaluation(level, console))
 
 
-def test_a_stream_that_cannot_hold_a_sign_gets_a_question_mark(
-    usual: Dossier, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stream_that_cannot_hold_a_sign_gets_a_question_mark(usual: Dossier, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding="ascii"))
     console = terminal.open_console()

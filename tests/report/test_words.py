@@ -123,9 +123,7 @@ def test_sentences_on_flips_add_up() -> None:
 def test_rows_and_tally(usual: Dossier) -> None:
     rows = verdict_rows(usual.entries, usual.chosen)
     assert [row.chosen for row in rows].count(True) == 1
-    assert sum(int(part) for part in tally(rows).replace(":", "").split() if part.isdigit()) == 2 * (
-        len(rows) - 1
-    )
+    assert sum(int(part) for part in tally(rows).replace(":", "").split() if part.isdigit()) == 2 * (len(rows) - 1)
     assert rows[-1].state == "failed" and not rows[-1].measured and rows[-1].why
 
 
