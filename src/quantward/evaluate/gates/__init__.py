@@ -1,0 +1,1 @@
+"""The gates: one file each, the directory is the registry. Presets are the YAML files beside them."""

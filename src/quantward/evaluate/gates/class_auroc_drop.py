@@ -1,0 +1,22 @@
+"""No class's AUROC may drop by more than a margin: a macro mean can hide one class that no longer ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quantward.core.values import Finding
+from quantward.evaluate.evidence import Evidence, judged_per_class
+
+
+@dataclass(frozen=True)
+class ClassAurocDrop:
+    """`limit` is the largest tolerated drop of any class as a share; below `positives` images a class is undecided."""
+
+    limit: float = 0.03
+    positives: int = 20
+
+    def judge(self, evidence: Evidence) -> Finding:
+        """Pass where every class's 95 % bound is within the limit, fail where one class's interval is all beyond."""
+        deltas = evidence.comparison.per_class["auroc"]
+        title = "Every class keeps its AUROC"
+        return judged_per_class("class-auroc-drop", title, deltas, self.limit, self.positives)
