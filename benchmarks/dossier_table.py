@@ -1,4 +1,4 @@
-"""Prints the Markdown tables of docs/results.md from a dossier: python benchmarks/dossier_table.py RUN/find/dossier.json"""
+"""Prints the Markdown tables of docs/results.md: python benchmarks/dossier_table.py RUN/find/dossier.json"""
 
 from __future__ import annotations
 
