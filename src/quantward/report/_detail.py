@@ -86,17 +86,13 @@ def detail(entry: Entry, baseline: Entry, key: str, thumbnail: Thumbnail | None,
 
 def _reliability(baseline: Evaluation | None, entry: Evaluation | None) -> tuple[tuple[str, Markup], ...]:
     sides = [
-        (words, style, e)
-        for words, style, e in (("baseline", "base", baseline), ("candidate", "cand", entry))
-        if e
+        (words, style, e) for words, style, e in (("baseline", "base", baseline), ("candidate", "cand", entry)) if e
     ]
     known = dict.fromkeys(name for _, _, side in sides for name in side.reliability)
     names = sorted(known, key=lambda name: name != TOP_LABEL)
     found = []
     for name in names:
-        series = [
-            (words, style, side.reliability[name]) for words, style, side in sides if name in side.reliability
-        ]
+        series = [(words, style, side.reliability[name]) for words, style, side in sides if name in side.reliability]
         title = "Most probable class" if name == TOP_LABEL else visible(name)
         found.append((title, reliability(title, series)))
     return tuple(found)
@@ -122,7 +118,5 @@ def _curves(baseline: Predictions | None, candidate: Predictions | None, roc: bo
         known = [one for one in series if one[2]]
         title = f"{'ROC' if roc else 'Precision and recall'} of {name}"
         panel = curve_panel(title, axes, known, diagonal=roc) if known else None
-        found.append(
-            Curves(name, panel, "" if known else "the test set has no image of this class, or no other")
-        )
+        found.append(Curves(name, panel, "" if known else "the test set has no image of this class, or no other"))
     return tuple(found)

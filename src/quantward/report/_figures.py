@@ -49,9 +49,7 @@ def ruler(deltas: Iterable[Delta], limits: Iterable[Limit | None]) -> Ruler:
     return Ruler(-edge, edge)
 
 
-def forest_row(
-    delta: Delta, kind: Metric, scale: Ruler, limit: Limit | None, state: str, label: str
-) -> Markup:
+def forest_row(delta: Delta, kind: Metric, scale: Ruler, limit: Limit | None, state: str, label: str) -> Markup:
     """One row of a forest plot: the margin's forbidden side shaded, zero as a line, the interval with its dot."""
     middle = ROW / 2
     parts = []
@@ -73,9 +71,7 @@ def forest_row(
     if delta.delta is not None:
         low = delta.delta if delta.low is None else delta.low
         high = delta.delta if delta.high is None else delta.high
-        parts.append(
-            tag("line", x1=scale.place(low), x2=scale.place(high), y1=middle, y2=middle, class_=f"ci {state}")
-        )
+        parts.append(tag("line", x1=scale.place(low), x2=scale.place(high), y1=middle, y2=middle, class_=f"ci {state}"))
         for bound in (low, high):
             if scale.low <= bound <= scale.high:
                 x = scale.place(bound)
@@ -83,9 +79,7 @@ def forest_row(
         for sign, anchor, beyond in (("◀", "start", low < scale.low), ("▶", "end", high > scale.high)):
             if beyond:
                 x = "0%" if anchor == "start" else "100%"
-                parts.append(
-                    tag("text", sign, x=x, y=middle + 4, text_anchor=anchor, class_=f"arrow {state}")
-                )
+                parts.append(tag("text", sign, x=x, y=middle + 4, text_anchor=anchor, class_=f"arrow {state}"))
         if scale.low <= delta.delta <= scale.high:
             parts.append(tag("circle", cx=scale.place(delta.delta), cy=middle, r=4, class_=f"point {state}"))
     said = f"{label}: {kind.change(delta.delta)}"
@@ -130,9 +124,7 @@ def reliability(name: str, series: Sequence[tuple[str, str, Sequence[Reliability
     content, said = [], []
     for words, style, bins in series:
         full = [
-            (b.confidence, b.frequency, b.count)
-            for b in bins
-            if b.confidence is not None and b.frequency is not None
+            (b.confidence, b.frequency, b.count) for b in bins if b.confidence is not None and b.frequency is not None
         ]
         content += [
             panel.curve([(x, y) for x, y, _ in full], style),

@@ -61,9 +61,7 @@ def worst(
     return tuple(_flip(baseline, before[i], after[i], int(i), thumbnail) for i in ranked)
 
 
-def _flip(
-    predictions: Predictions, before: FloatArray, after: FloatArray, i: int, thumbnail: Thumbnail | None
-) -> Flip:
+def _flip(predictions: Predictions, before: FloatArray, after: FloatArray, i: int, thumbnail: Thumbnail | None) -> Flip:
     classes = [visible(name) for name in predictions.classes]
     truth, old, new = int(predictions.truth[i]), int(before.argmax()), int(after.argmax())
     kind = "broken" if old == truth else "mended" if new == truth else "moved"

@@ -48,9 +48,7 @@ def headline(dossier: Dossier, leading: Entry | None, rows: Sequence[Row], kind:
     if kind == "comparison":
         return Headline(*_pair(leading, baseline), _lines(leading, baseline), _tiles(leading, baseline))
     if passed and dossier.chosen == leading.name:
-        sentence = (
-            f"{visible(leading.name)} passed: it is the lowest precision shown to stay within every margin."
-        )
+        sentence = f"{visible(leading.name)} passed: it is the lowest precision shown to stay within every margin."
         return Headline("pass", sentence, _lines(leading, baseline), _tiles(leading, baseline))
     line = f"Keep {visible(baseline.name)}. Of {tally(rows)}."
     alone = sum(row.state == "pass" for row in rows[1:])

@@ -77,8 +77,7 @@ REFERENCES = (
     ),
     (
         "Expected calibration error",
-        "Naeini M, Cooper G, Hauskrecht M. Obtaining well calibrated probabilities using Bayesian binning. "
-        "AAAI, 2015.",
+        "Naeini M, Cooper G, Hauskrecht M. Obtaining well calibrated probabilities using Bayesian binning. AAAI, 2015.",
     ),
     (
         "Its bias in small samples",

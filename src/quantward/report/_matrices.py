@@ -36,9 +36,7 @@ def matrices(entry: Entry, baseline: Entry) -> tuple[Matrix, ...]:
     for side in (baseline, entry):
         if side.evaluation is not None and side.evaluation.confusion:
             title = f"Confusion of {visible(side.name)}"
-            found.append(
-                _matrix(title, "true class", "called", side.evaluation.classes, side.evaluation.confusion)
-            )
+            found.append(_matrix(title, "true class", "called", side.evaluation.classes, side.evaluation.confusion))
     if entry.comparison is not None and entry.comparison.flips.matrix:
         comparison = entry.comparison
         names = (f"called by {visible(baseline.name)}", f"called by {visible(entry.name)}")
@@ -46,9 +44,7 @@ def matrices(entry: Entry, baseline: Entry) -> tuple[Matrix, ...]:
     return tuple(found)
 
 
-def _matrix(
-    title: str, down: str, across: str, classes: Sequence[str], counts: Sequence[Sequence[int]]
-) -> Matrix:
+def _matrix(title: str, down: str, across: str, classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Matrix:
     """Shaded by the share of the row, so that a rare class shows as plainly as a common one."""
     names = tuple(visible(name) for name in classes)
     rows = []

@@ -125,9 +125,7 @@ def page(dossier: Dossier, thumbnail: Thumbnail | None, kind: str = "dossier") -
         others=tuple(details[1:]),
         gates=_gates(dossier),
         gates_source=visible(dossier.gates.get("source", "")),
-        judged=tuple(
-            _judged(entry, entry is leading) for entry in dossier.entries if entry.verdict is not None
-        ),
+        judged=tuple(_judged(entry, entry is leading) for entry in dossier.entries if entry.verdict is not None),
         timings=_timings(dossier.entries),
         timings_machine=_machine(dossier.entries),
         choices=_choices(dossier.choices),
@@ -153,9 +151,7 @@ def _gates(dossier: Dossier) -> tuple[Gate, ...]:
         cells = []
         for verdict in verdicts:
             hit = next((f for f in verdict.findings if f.code == code), None)
-            cells.append(
-                ("", "", "") if hit is None else (hit.status, _observed(hit.observed), visible(hit.why))
-            )
+            cells.append(("", "", "") if hit is None else (hit.status, _observed(hit.observed), visible(hit.why)))
         options = asked.get(code) if isinstance(asked, Mapping) else None
         if isinstance(options, Mapping):
             text = ", ".join(f"{visible(key)} {_observed(value)}" for key, value in options.items())
@@ -208,9 +204,7 @@ def _timings(entries: Sequence[Entry]) -> tuple[Timing, ...]:
                     p50=ABSENT if line is None else milliseconds(line.p50),
                     p90=ABSENT if line is None else milliseconds(line.p90),
                     p99=ABSENT if line is None else milliseconds(line.p99),
-                    faster=ratio(comparison.faster)
-                    if comparison is not None and line == single(cost)
-                    else "",
+                    faster=ratio(comparison.faster) if comparison is not None and line == single(cost) else "",
                     spread=ABSENT if line is None else percent(line.spread, 0),
                     noisy=line is not None and not line.reliable,
                     runs=ABSENT if line is None else f"{line.runs:,}",
@@ -224,9 +218,7 @@ def _timings(entries: Sequence[Entry]) -> tuple[Timing, ...]:
 
 
 def _machine(entries: Sequence[Entry]) -> str:
-    machines = dict.fromkeys(
-        visible(e.efficiency.machine) for e in entries if e.efficiency and e.efficiency.machine
-    )
+    machines = dict.fromkeys(visible(e.efficiency.machine) for e in entries if e.efficiency and e.efficiency.machine)
     return "; ".join(machines)
 
 
@@ -252,8 +244,7 @@ def _counts(counts: Any) -> Table | None:
         return None
     classes = list(dict.fromkeys(name for row in counts.values() for name in row))
     rows = tuple(
-        (visible(role), *(row.get(name, 0) for name in classes), sum(row.values()))
-        for role, row in counts.items()
+        (visible(role), *(row.get(name, 0) for name in classes), sum(row.values())) for role, row in counts.items()
     )
     return Table(("role", *(visible(name) for name in classes), "all"), rows)
 

@@ -152,9 +152,7 @@ def _why(entry: Entry) -> tuple[Why, ...]:
         return (Why("failed", "Not measured", "failed", visible(entry.failure)),)
     if entry.verdict is None:
         return ()
-    return tuple(
-        Why(visible(f.code), visible(f.title), f.status, visible(f.why)) for f in deciding(entry.verdict)
-    )
+    return tuple(Why(visible(f.code), visible(f.title), f.status, visible(f.why)) for f in deciding(entry.verdict))
 
 
 def tally(rows: Sequence[Row]) -> str:

@@ -44,9 +44,7 @@ def gained(comparison: Comparison, candidate: Efficiency | None, baseline: Effic
     """How much smaller the file is and how much faster one image is answered; empty where nothing was measured."""
     parts = []
     if comparison.smaller is not None:
-        sizes = (
-            f", {size(candidate.bytes)} instead of {size(baseline.bytes)}" if candidate and baseline else ""
-        )
+        sizes = f", {size(candidate.bytes)} instead of {size(baseline.bytes)}" if candidate and baseline else ""
         parts.append(f"the file is {times(comparison.smaller, 'smaller', 'larger')}{sizes}")
     new, old = single(candidate), single(baseline)
     if comparison.faster is not None:

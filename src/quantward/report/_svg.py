@@ -92,9 +92,7 @@ class Panel:
 
     def dots(self, points: Iterable[tuple[float, float, float]], kind: str) -> Markup:
         """Dots at (x, y) with a radius in pixels."""
-        return join(
-            tag("circle", cx=self.x(x), cy=self.y(y), r=r, class_=f"dot {kind}") for x, y, r in points
-        )
+        return join(tag("circle", cx=self.x(x), cy=self.y(y), r=r, class_=f"dot {kind}") for x, y, r in points)
 
     def draw(self, *content: Markup, description: str = "", diagonal: bool = False) -> Markup:
         """The whole drawing: grid below, content above, a title and description for screen readers."""
@@ -119,9 +117,7 @@ class Panel:
             ]
         grid.append(tag("path", d=lines, class_="grid"))
         if diagonal:
-            grid.append(
-                tag("line", x1=self.x(0), y1=self.y(0), x2=self.x(1), y2=self.y(1), class_="diagonal")
-            )
+            grid.append(tag("line", x1=self.x(0), y1=self.y(0), x2=self.x(1), y2=self.y(1), class_="diagonal"))
         middle = self.y(0.5)
         names = (
             tag("text", self.across, x=self.x(0.5), y=self.size - 7, text_anchor="middle", class_="axis"),
@@ -135,11 +131,7 @@ class Panel:
                 transform=f"rotate(-90 11 {coordinate(middle)})",
             ),
         )
-        head = (
-            (tag("title", self.title), tag("desc", description))
-            if description
-            else (tag("title", self.title),)
-        )
+        head = (tag("title", self.title), tag("desc", description)) if description else (tag("title", self.title),)
         box = f"0 0 {coordinate(self.size)} {coordinate(self.size)}"
         return tag("svg", *head, *grid, *names, *content, viewBox=box, role="img", class_="panel")
 

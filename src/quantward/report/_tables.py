@@ -35,9 +35,7 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
         print_reasons(reasons, console, more={row.name: len(row.why) - MOST for row in rows})
 
 
-def print_reasons(
-    reasons: Sequence[tuple[str, Why]], console: Console, more: Mapping[str, int] | None = None
-) -> None:
+def print_reasons(reasons: Sequence[tuple[str, Why]], console: Console, more: Mapping[str, int] | None = None) -> None:
     """What decided, under the name of each candidate (or gate); `more` counts what is left out of a name."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(max_width=NAME, overflow="fold")
@@ -60,9 +58,7 @@ def _wide(rows: Sequence[Row]) -> Table:
     for title in ("accuracy", "difference", "AUROC", "AUPRC", "ECE diff.", "flips", "file", "one image"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
-        where = "\n".join(
-            part for part in (row.recipe if row.recipe != row.name else "", row.runtime) if part
-        )
+        where = "\n".join(part for part in (row.recipe if row.recipe != row.name else "", row.runtime) if part)
         shown = named(row.name, NAME)
         name = stacked(shown, where)
         name.stylize("bold", 0, len(shown))
@@ -76,9 +72,7 @@ def _wide(rows: Sequence[Row]) -> Table:
             row.ece,
             row.flips,
             stacked(row.size, "" if row.smaller == ABSENT else f"{row.smaller} smaller"),
-            stacked(
-                row.p50 + ("*" if row.noisy else ""), "" if row.faster == ABSENT else f"{row.faster} as fast"
-            ),
+            stacked(row.p50 + ("*" if row.noisy else ""), "" if row.faster == ABSENT else f"{row.faster} as fast"),
         )
     return table
 
@@ -115,9 +109,7 @@ def _verdict(row: Row) -> Text:
 
 
 def empty_table(first: str) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim", show_edge=False
-    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim", show_edge=False)
     table.add_column(first, overflow="fold")
     return table
 

@@ -86,9 +86,7 @@ _ALL = (
         "Area under precision against recall; the stricter figure where a class is rare.",
     ),
     Metric("f1", "F1", "score", "higher", "Harmonic mean of precision and sensitivity."),
-    Metric(
-        "kappa", "Cohen's kappa", "score", "higher", "Agreement with the truth beyond what chance would give."
-    ),
+    Metric("kappa", "Cohen's kappa", "score", "higher", "Agreement with the truth beyond what chance would give."),
     Metric(
         "brier",
         "Brier score",
@@ -101,8 +99,7 @@ _ALL = (
         "ECE",
         "score",
         "lower",
-        "Expected calibration error: mean distance between stated probability and observed frequency; "
-        "lower is better.",
+        "Expected calibration error: mean distance between stated probability and observed frequency; lower is better.",
     ),
     Metric(
         "ece_debiased",

@@ -117,13 +117,10 @@ def _environment() -> Environment:
     environment.tests["brief"] = lambda value: (
         isinstance(value, Mapping)
         and 0 < len(value) <= 3
-        and not any(
-            isinstance(item, (Mapping, list, tuple)) or len(str(item)) > 24 for item in value.values()
-        )
+        and not any(isinstance(item, (Mapping, list, tuple)) or len(str(item)) > 24 for item in value.values())
     )
     environment.tests["facts"] = lambda value: (
-        isinstance(value, (list, tuple))
-        and not any(isinstance(item, (Mapping, list, tuple)) for item in value)
+        isinstance(value, (list, tuple)) and not any(isinstance(item, (Mapping, list, tuple)) for item in value)
     )
     return environment
 

@@ -124,9 +124,7 @@ def show_comparison(comparison: Comparison, console: Console, verdict: Verdict |
     if cost:
         console.print(Text(cost))
     if verdict is not None:
-        why = [
-            (visible(f.title or f.code), Why(f.code, "", f.status, visible(f.why))) for f in deciding(verdict)
-        ]
+        why = [(visible(f.title or f.code), Why(f.code, "", f.status, visible(f.why))) for f in deciding(verdict)]
         if why:
             console.print()
             print_reasons(why, console)
@@ -163,9 +161,7 @@ def show_evaluation(evaluation: Evaluation, console: Console) -> None:
         cells: list[str | Text] = [Text(visible(label)), f"{evaluation.counts.get(label, 0):,}"]
         for name in shown:
             one = evaluation.per_class[name].get(label)
-            cells.append(
-                stacked(ABSENT if one is None else metric(name).value(one.value), bounds(one, metric(name)))
-            )
+            cells.append(stacked(ABSENT if one is None else metric(name).value(one.value), bounds(one, metric(name))))
         table.add_row(*cells)
     console.print(table)
 
@@ -182,9 +178,7 @@ def show_efficiency(costs: Sequence[Efficiency], console: Console) -> None:
         lines = cost.latency
         faster = [first[x.batch] / x.p50 if x.batch in first and x.p50 > 0 else None for x in lines]
         table.add_row(
-            Text(named(visible(cost.name), NAME), "bold").append(
-                f"\n{visible(cost.runtime)}", "not bold dim"
-            ),
+            Text(named(visible(cost.name), NAME), "bold").append(f"\n{visible(cost.runtime)}", "not bold dim"),
             size(cost.bytes),
             "\n".join(str(x.batch) for x in lines) or ABSENT,
             "\n".join(milliseconds(x.p50) + ("" if x.reliable else "*") for x in lines) or ABSENT,
