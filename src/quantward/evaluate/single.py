@@ -13,19 +13,21 @@ from quantward.core.progress import Track, silent
 from quantward.core.values import Estimate, Evaluation, FloatArray, IntArray, Predictions, ReliabilityBin
 from quantward.evaluate import calibration, metrics
 from quantward.evaluate.bootstrap import Replicates, bootstrap
-from quantward.evaluate.intervals import percentile
+from quantward.evaluate.intervals import logit_normal, percentile
 from quantward.evaluate.proportions import effective, hanley, mover, wilson
 
 TOP_LABEL = "top-label"
 
 
-def evaluate(predictions: Predictions, *, replicates: int = 10_000, seed: int = 0, track: Track = silent) -> Evaluation:
+def evaluate(
+    predictions: Predictions, *, replicates: int = 10_000, seed: int = 0, track: Track = silent
+) -> Evaluation:
     """Every metric, whole and by class, each with a 95 % interval; patients are resampled whole where groups exist.
 
     Proportions (accuracy, sensitivity, specificity) have Wilson's score interval over the effective number of images
-    (their mean over classes: MOVER), because a bootstrap of a flawless sample has width zero, and an AUROC of 1 has
-    the score interval of Newcombe for the same reason; all others have the percentile interval of the bootstrap. A
-    metric that does not exist is None with its reason.
+    (their mean over classes: MOVER), because a bootstrap of a flawless sample has width zero; AUROC and AUPRC the
+    bootstrap's interval on the logit scale, and where they are 1 score intervals (Newcombe, Wilson); all others the
+    percentile interval of the bootstrap. A metric that does not exist is None with its reason.
 
     Raises Refused where a probability is not finite.
     """
@@ -39,7 +41,9 @@ def evaluated(predictions: Predictions, drawn: Replicates, replicates: int, seed
     """`evaluate` from bootstrap values that are already there."""
     counts = np.bincount(predictions.truth, minlength=len(predictions.classes))
     overall, per_class = estimates(predictions, drawn)
-    undefined = {name: share for name, values in drawn.overall.items() if (share := float(np.isnan(values).mean())) > 0}
+    undefined = {
+        name: share for name, values in drawn.overall.items() if (share := float(np.isnan(values).mean())) > 0
+    }
     notes = {
         "replicates": replicates,
         "seed": seed,
@@ -76,19 +80,18 @@ def estimates(
         for k, label in enumerate(predictions.classes):
             reason = metrics.undefined(name, predictions, k)
             interval = shares.per_class(name, k) if not reason else None
-            interval = interval or percentile(drawn.per_class[name][k])
-            if name == "auroc" and values[k] == 1.0 and interval is not None:
-                interval = hanley(1.0, *shares.numbers(k))
+            if interval is None and not reason:
+                interval = _interval(name, drawn.per_class[name][k], float(values[k]), [shares.numbers(k)])
             per_class[name][label] = _estimate(float(values[k]), interval, n, int(counts[k]), reason)
     overall: dict[str, Estimate] = {}
     for name in metrics.OVERALL:
         reason = metrics.undefined(name, predictions)
         value = math.nan if reason else metrics.overall(name, truth, probabilities)
         interval = shares.overall(name) if not reason else None
-        interval = interval or percentile(drawn.overall[name])
-        if name == "auroc" and value == 1.0 and interval is not None:
-            lows = [estimate.low for estimate in per_class["auroc"].values() if estimate.low is not None]
-            interval = float(np.mean(lows)), 1.0
+        if interval is None and not reason:
+            interval = _interval(
+                name, drawn.overall[name], value, [shares.numbers(k) for k in range(len(counts))]
+            )
         overall[name] = _estimate(value, interval, n, None, reason)
     return overall, per_class
 
@@ -97,7 +100,9 @@ def check(predictions: Predictions) -> None:
     """Refuse predictions that no metric can be computed from."""
     broken = ~np.isfinite(predictions.probabilities).all(axis=1)
     if not len(predictions):
-        raise Refused(f"Expected predictions of at least one image in {predictions.source!r}; got none. Predict first.")
+        raise Refused(
+            f"Expected predictions of at least one image in {predictions.source!r}; got none. Predict first."
+        )
     if broken.any():
         raise Refused(
             f"Expected finite probabilities from {predictions.source!r}; {int(broken.sum())} of {len(predictions)} "
@@ -143,6 +148,18 @@ class Shares:
         return float(len(set(groups[p.truth == k]))), float(len(set(groups[p.truth != k])))
 
 
+def _interval(
+    name: str, values: FloatArray, value: float, numbers: Sequence[tuple[float, float]]
+) -> tuple[float, float] | None:
+    """The bootstrap's interval of one metric; `numbers` of positives and negatives of the classes it is a mean over."""
+    if name not in ("auroc", "auprc"):
+        return percentile(values)
+    if value == 1.0:
+        flawless = [hanley(1.0, *pair) if name == "auroc" else wilson(pair[0], pair[0]) for pair in numbers]
+        return float(np.mean([low for low, _ in flawless])), 1.0
+    return logit_normal(values, value, 0.5 / max(positives * negatives for positives, negatives in numbers))
+
+
 def _share(right: metrics.Mask, groups: Sequence[str] | IntArray | None) -> tuple[float, float]:
     n = effective(right.astype(float), groups)
     return wilson(float(right.mean()) * n, n)
@@ -161,12 +178,16 @@ def _estimate(
 def reliability(predictions: Predictions, bins: int = metrics.BINS) -> dict[str, tuple[ReliabilityBin, ...]]:
     """Reliability bins by class (one against the rest) and for the top label (its confidence against being right)."""
     truth, probabilities = predictions.truth, predictions.probabilities
-    found = {name: bins_of(truth == k, probabilities[:, k], bins) for k, name in enumerate(predictions.classes)}
+    found = {
+        name: bins_of(truth == k, probabilities[:, k], bins) for k, name in enumerate(predictions.classes)
+    }
     found[TOP_LABEL] = bins_of(metrics.predicted(probabilities) == truth, probabilities.max(axis=1), bins)
     return found
 
 
-def bins_of(positive: metrics.Mask, score: FloatArray, bins: int = metrics.BINS) -> tuple[ReliabilityBin, ...]:
+def bins_of(
+    positive: metrics.Mask, score: FloatArray, bins: int = metrics.BINS
+) -> tuple[ReliabilityBin, ...]:
     """Equal-width bins of `score` (n,): mean score against share of `positive` (n,)."""
     place = metrics.bin_of(score, bins)
     count = np.bincount(place, minlength=bins)
