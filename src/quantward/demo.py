@@ -12,7 +12,7 @@ from quantward.evaluate import read_gates
 from quantward.find import search_run
 from quantward.runs import train_run
 
-ARCH, SIZE, STAGE = "resnet10t", 64, "fit:epochs=8,lr=0.003"
+ARCH, SIZE, STAGE = "resnet10t", 64, "fit:epochs=10,lr=0.003"
 
 
 def run(out: Path, *, images: int = 2000, seed: int = 0, track: Track = silent) -> tuple[Dossier, Path, Path | None]:

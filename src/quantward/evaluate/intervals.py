@@ -41,7 +41,7 @@ def logit_normal(
 
     >>> low, high = logit_normal(np.array([0.8, 0.9, 0.95]), 0.9, 1e-3) or (0, 0)
     >>> round(low, 2), round(high, 2)
-    (0.71, 0.97)
+    (0.72, 0.97)
     """
     known = values[~np.isnan(values)]
     if 2 * len(known) < len(values) or not len(known):
