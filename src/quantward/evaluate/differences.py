@@ -124,9 +124,7 @@ def scores(baseline: Predictions, candidate: Predictions) -> Mapping[tuple[str, 
     cluster = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     found: dict[tuple[str, int | None], Score] = {}
 
-    def add(
-        key: tuple[str, int | None], before: metrics.Mask, after: metrics.Mask, here: Any
-    ) -> Counts | None:
+    def add(key: tuple[str, int | None], before: metrics.Mask, after: metrics.Mask, here: Any) -> Counts | None:
         step = after[here].astype(float) - before[here]
         if not len(step):
             return None

@@ -57,9 +57,7 @@ def logit_normal(
     return min(low, value), max(high, value)
 
 
-def bca(
-    values: FloatArray, value: float, left_out: FloatArray, level: float = 0.95
-) -> tuple[float, float] | None:
+def bca(values: FloatArray, value: float, left_out: FloatArray, level: float = 0.95) -> tuple[float, float] | None:
     """The bias-corrected and accelerated interval of bootstrap values (B,) around `value` (Efron 1987).
 
     `left_out` holds the jackknife values. z0 is the normal quantile of the share of bootstrap values below `value`

@@ -89,9 +89,7 @@ class _Options:
     track: Track
 
 
-def _checked(
-    baseline: Predictions, candidate: Predictions, method: Method
-) -> tuple[Predictions, Predictions]:
+def _checked(baseline: Predictions, candidate: Predictions, method: Method) -> tuple[Predictions, Predictions]:
     if method not in METHODS:
         raise UsageError(
             f"Expected a method out of {', '.join(METHODS)}; got {method!r}. {suggestion(method, METHODS)}"
@@ -125,9 +123,7 @@ def _compared(
     both = [baseline.probabilities, candidate.probabilities]
     rest = None
     if method == "bca":
-        rest = jackknife(
-            truth, both, groups=groups, seed=options.seed, threads=options.threads, track=options.track
-        )
+        rest = jackknife(truth, both, groups=groups, seed=options.seed, threads=options.threads, track=options.track)
     deltas, per_class = differences(baseline, candidate, drawn, method, rest)
     return Comparison(
         baseline.source,
