@@ -2,6 +2,7 @@
 
     python benchmarks/simulate.py null         # rejections of a true null at alpha 0.05, coverage of a zero difference
     python benchmarks/simulate.py single       # coverage of one model's intervals, by the number of positives
+    python benchmarks/simulate.py margin       # how often a candidate that is exactly on the margin passes its gate
     python benchmarks/simulate.py floor        # ECE of perfectly calibrated models, and the two debiased views of it
 
 A null pair: baseline and candidate see the same signal and each its own disturbance of the same size, so every
@@ -24,13 +25,22 @@ from quantward.evaluate.bootstrap import Engine, bootstrap, fast_is_installed
 from quantward.evaluate.calibration import ece_floor
 from quantward.evaluate.delong import delong
 from quantward.evaluate.differences import difference, differences
-from quantward.evaluate.intervals import p_value, p_value_eq3
-from quantward.evaluate.metrics import ece_binary, ece_debiased_binary, overall, per_class
+from quantward.evaluate.intervals import p_value, p_value_eq3, percentile
+from quantward.evaluate.metrics import SMALLER_IS_BETTER, ece_binary, ece_debiased_binary, overall, per_class
 from quantward.evaluate.proportions import mcnemar
 from quantward.evaluate.single import estimates
 
 Array = npt.NDArray[np.float64]
 ENGINE: Engine = "numba" if fast_is_installed() else "numpy"
+
+
+KINDS = {
+    "accuracy": "score",
+    "balanced_accuracy": "score",
+    "sensitivity (sick)": "score",
+    "auroc": "area",
+    "auprc": "area",
+}
 
 
 @dataclass(frozen=True)
@@ -121,7 +131,7 @@ def null(worlds: tuple[World, ...], simulations: int, replicates: int, seed: int
                 other = delong(one.truth == 1, both[0][:, 1], both[1][:, 1])
                 counts["auroc", "witness"].append(other is not None and other.p < 0.05)
         for name in (*names, "sensitivity (sick)"):
-            kind = "score" if name in ("accuracy", "balanced_accuracy", "sensitivity (sick)") else "percentile"
+            kind = KINDS.get(name, "percentile")
             cells = [100 * float(np.mean(counts[name, column])) for column in ("safe", "eq3", "held", "ties", "shown")]
             witness = counts.get((name, "witness"))
             shown = f"{100 * float(np.mean(witness)):.1f}" if witness else "-"
@@ -171,6 +181,61 @@ def single(worlds: tuple[World, ...], simulations: int, replicates: int, seed: i
         print(f"| {world.positives} of {world.n} | {patients} | {cells} |", flush=True)
 
 
+MARGIN = (
+    (World("unsaturated, 100 of 300", 300, 100, 2.0, 0.3), 0.8),
+    (World("near 1, 100 of 300", 300, 100, 6.0, 0.3), 1.5),
+    (World("near 1, 30 of 300", 300, 30, 6.0, 0.3), 1.5),
+    (World("clustered, 75 patients of 4", 300, 150, 2.0, 0.3, 1.0, 4), 0.8),
+)
+
+
+def worse_pair(world: World, extra: float, rng: np.random.Generator) -> tuple[Predictions, Predictions]:
+    """A baseline, and a candidate whose logits carry `extra` noise."""
+    one, two = drawn_set(world, rng)
+    score = two.probabilities[:, 1]
+    logit = np.log(score) - np.log1p(-score) + extra * rng.normal(size=len(score))
+    worse = 1 / (1 + np.exp(-logit))
+    return one, replace(two, probabilities=np.c_[1 - worse, worse])
+
+
+def margin(worlds: tuple[tuple[World, float], ...], simulations: int, replicates: int, seed: int) -> None:
+    print(
+        f"A candidate that is worse by exactly the margin: how often its gate passes (nominal 2.5), {simulations:,} "
+        f"simulations,\nB = {replicates:,}; per cent. The margin is the true drop, from {2000 * 300:,} images.\n"
+    )
+    print(
+        "| world | metric | baseline | true harm | passes | passes, percentile | wholly beyond |\n" + "|---" * 7 + "|"
+    )
+    names = ("accuracy", "balanced_accuracy", "auroc", "auprc", "f1", "kappa", "brier", "ece")
+    for world, extra in worlds:
+        wide = replace(world, n=2000 * world.n, positives=2000 * world.positives)
+        whole = worse_pair(wide, extra, np.random.default_rng(seed))
+        levels = [{name: overall(name, p.truth, p.probabilities) for name in names} for p in whole]
+        sign = {name: 1 if name in SMALLER_IS_BETTER else -1 for name in names}
+        harm = {name: sign[name] * (levels[1][name] - levels[0][name]) for name in names}
+        counts: dict[tuple[str, str], list[bool]] = defaultdict(list)
+        rng = np.random.default_rng([seed, world.positives])
+        for number in bar(range(simulations), world.name):
+            one, two = worse_pair(world, extra, rng)
+            both = [one.probabilities, two.probabilities]
+            pair = bootstrap(
+                one.truth, both, replicates=replicates, seed=number, groups=one.groups, threads=1, engine=ENGINE
+            )
+            deltas, _ = differences(one, two, pair)
+            for name in names:
+                delta = deltas[name]
+                plain = percentile(difference(pair, name, None))
+                if delta.low is None or delta.high is None or plain is None:
+                    continue
+                low, high = sorted((sign[name] * delta.low, sign[name] * delta.high))
+                counts[name, "pass"].append(high <= harm[name])
+                counts[name, "plain"].append(max(sign[name] * end for end in plain) <= harm[name])
+                counts[name, "fail"].append(low > harm[name])
+        for name in names:
+            rates = " | ".join(f"{100 * float(np.mean(counts[name, kind])):.1f}" for kind in ("pass", "plain", "fail"))
+            print(f"| {world.name} | {name} | {levels[0][name]:.3f} | {harm[name]:.3f} | {rates} |", flush=True)
+
+
 def floor(simulations: int, seed: int) -> None:
     print(f"A perfectly calibrated 4-class model: mean over {simulations:,} test sets.\n")
     print("| n | ECE (15 bins) | debiased | simulated floor |\n|---|---|---|---|")
@@ -194,7 +259,7 @@ def floor(simulations: int, seed: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=("null", "single", "floor"))
+    parser.add_argument("table", choices=("null", "single", "margin", "floor"))
     parser.add_argument("--simulations", type=int, default=1000)
     parser.add_argument("--replicates", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
@@ -210,5 +275,8 @@ if __name__ == "__main__":
             given.replicates,
             given.seed,
         )
+    elif given.table == "margin":
+        pairs = MARGIN if given.world is None else MARGIN[given.world : given.world + 1]
+        margin(pairs, given.simulations, given.replicates, given.seed)
     else:
         floor(min(given.simulations, 200), given.seed)

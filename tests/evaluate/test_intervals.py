@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from quantward.evaluate.bootstrap import bootstrap
-from quantward.evaluate.intervals import bca, logit_normal, p_value, p_value_eq3, percentile, snapped
+from quantward.evaluate.intervals import bca, logit_normal, p_value, p_value_eq3, paired_area, percentile, snapped
 from quantward.evaluate.metrics import auroc
 
 
@@ -69,6 +69,25 @@ def test_logit_intervals_cover_near_the_end() -> None:
         for i, ends in enumerate((percentile(series), logit_normal(series, auroc(truth, score), 0.5 / (20 * 100)))):
             held[i] += ends is not None and ends[0] <= area <= ends[1]
     assert held[1] / 150 > 0.9 and held[1] > held[0]
+
+
+def test_paired_areas_widen_downwards_near_the_end_and_turn_with_their_sign() -> None:
+    rng = np.random.default_rng(0)
+    one = 1 - rng.gamma(2, 0.004, 3000)
+    two = one - rng.gamma(2, 0.004, 3000)
+    found = paired_area(one, two, 0.992, 0.984, 1e-4)
+    assert found is not None
+    (low, high), p = found
+    spread = float(np.std(two - one))
+    assert low < -0.008 - 1.96 * spread and high > -0.008 + 1.96 * spread
+    back = paired_area(two, one, 0.984, 0.992, 1e-4)
+    assert back is not None
+    assert back[0] == pytest.approx((-high, -low)) and back[1] == pytest.approx(p)
+    middle = paired_area(0.5 + one / 100, 0.5 + two / 100, 0.5, 0.49, 1e-4)
+    assert middle is not None
+    assert middle[0][1] - middle[0][0] == pytest.approx(2 * 1.96 * float(np.std(two - one)) / 100, rel=0.01)
+    assert paired_area(one, one, 0.99, 0.99, 1e-4) == ((0.0, 0.0), 1.0)
+    assert paired_area(np.full(9, math.nan), one[:9], 0.9, 0.9, 1e-4) is None
 
 
 def test_identical_models_are_not_significant() -> None:

@@ -72,10 +72,12 @@ def test_proportions_have_score_intervals(predictions: Maker) -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_proportion_never_claims_more_than_its_interval(predictions: Maker, seed: int) -> None:
+def test_a_p_value_never_claims_more_than_its_interval(predictions: Maker, seed: int) -> None:
     one, two = predictions(90, seed=seed, strength=2.5), predictions(90, seed=seed, strength=2.5, noise=1.0)
     found = compare(one, two, replicates=200)
-    every = [found.deltas["accuracy"], found.deltas["balanced_accuracy"], *found.per_class["sensitivity"].values()]
+    names = ("accuracy", "balanced_accuracy", "auroc", "auprc")
+    every = [found.deltas[name] for name in names]
+    every += [*found.per_class["sensitivity"].values(), *found.per_class["auroc"].values()]
     for delta in every:
         assert delta.p is not None and delta.low is not None and delta.high is not None
         assert delta.p >= 0.05 - 1e-6 or not delta.low <= 0 <= delta.high

@@ -252,6 +252,7 @@ def test_two_runs_cannot_share_a_folder(images: Images, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_saves_says_how_to_go_on_and_loses_nothing(images: Images, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
     whole, broken = tiny(), tiny()
     train(whole, images)
     inner, done = cross_entropy(), 0
@@ -266,7 +267,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_loses_nothing(images: Images, tmp_pa
     with pytest.raises(Stopped, match=r"epoch 2 of 4, batch 2 of 4; saved in .* the same command again") as caught:
         train(broken, images, folder=tmp_path, loss=loss)
     assert caught.value.exit_code == 130
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     resumed = tiny()
     train(resumed, images, folder=tmp_path)
     assert same(whole, resumed)

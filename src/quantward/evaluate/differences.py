@@ -12,7 +12,7 @@ import numpy as np
 from quantward.core.values import Delta, FloatArray, Predictions
 from quantward.evaluate import metrics
 from quantward.evaluate.bootstrap import Replicates
-from quantward.evaluate.intervals import bca, p_value, p_value_eq3, percentile, snapped
+from quantward.evaluate.intervals import bca, p_value, p_value_eq3, paired_area, percentile, snapped
 from quantward.evaluate.multiple import holm
 from quantward.evaluate.proportions import effective, mover, p_of, tango, tango_z
 
@@ -31,14 +31,16 @@ def differences(
 ) -> tuple[dict[str, Delta], dict[str, dict[str, Delta]]]:
     """Deltas of the whole and by class from the replicates of both models; `rest` are jackknife values, for `bca`.
 
-    A proportion's p-value is the larger of the bootstrap's and that of its score interval, so that it never claims
-    what the interval does not (with few discordant images the bootstrap alone rejects too often).
+    Where an interval is not the bootstrap's own (proportions: `scores`; AUROC and AUPRC under `percentile`: `areas`),
+    the p-value is the larger of the bootstrap's and the interval's, so that it never claims what the interval does not.
 
     Both predictions must be `aligned`.
     """
     truth = baseline.truth
     both = [baseline.probabilities, candidate.probabilities]
-    score = {} if method == "eq3" else scores(baseline, candidate)
+    score = dict(scores(baseline, candidate)) if method != "eq3" else {}
+    if method == "percentile":
+        score.update(areas(baseline, candidate, drawn))
     deltas: dict[str, Delta] = {}
     per_class: dict[str, dict[str, Delta]] = {}
     for name in metrics.OVERALL:
@@ -107,7 +109,7 @@ def _delta(
 
 @dataclass(frozen=True)
 class Score:
-    """A difference of proportions: its score interval, and the p-value of "no difference" that belongs to it."""
+    """An interval of a difference and the p-value of "no difference" that belongs to it."""
 
     interval: Interval
     p: float
@@ -124,7 +126,9 @@ def scores(baseline: Predictions, candidate: Predictions) -> Mapping[tuple[str, 
     cluster = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     found: dict[tuple[str, int | None], Score] = {}
 
-    def add(key: tuple[str, int | None], before: metrics.Mask, after: metrics.Mask, here: Any) -> Counts | None:
+    def add(
+        key: tuple[str, int | None], before: metrics.Mask, after: metrics.Mask, here: Any
+    ) -> Counts | None:
         step = after[here].astype(float) - before[here]
         if not len(step):
             return None
@@ -148,6 +152,28 @@ def scores(baseline: Predictions, candidate: Predictions) -> Mapping[tuple[str, 
 
         score = Score(whole(0.95), p_of(whole))
         found["sensitivity", None] = found["balanced_accuracy", None] = score
+    return found
+
+
+def areas(
+    baseline: Predictions, candidate: Predictions, drawn: tuple[Replicates, ...]
+) -> Mapping[tuple[str, int | None], Score]:
+    """Interval and p of every difference of AUROC and AUPRC, keyed like `scores`; undefined ones are left out."""
+    truth, classes = baseline.truth, len(baseline.classes)
+    counts = np.bincount(truth, minlength=classes).astype(float)
+    pairs = counts * (len(truth) - counts)
+    found: dict[tuple[str, int | None], Score] = {}
+    for name in ("auroc", "auprc"):
+        values = [metrics.per_class(name, truth, p.probabilities) for p in (baseline, candidate)]
+        rows: list[tuple[int | None, float]] = [(k, float(pairs[k])) for k in range(classes)]
+        for k, pair_count in [*rows, (None, float(pairs.max()))]:
+            one, two = (float(v.mean()) if k is None else float(v[k]) for v in values)
+            if math.isnan(one) or math.isnan(two) or pair_count <= 0:
+                continue
+            series = [r.overall[name] if k is None else r.per_class[name][k] for r in drawn]
+            fit = paired_area(series[0], series[1], one, two, 0.5 / pair_count)
+            if fit is not None:
+                found[name, k] = Score(*fit)
     return found
 
 

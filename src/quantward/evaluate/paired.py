@@ -35,10 +35,12 @@ def compare(
 ) -> Comparison:
     """candidate - baseline of every metric on the same images, by one paired bootstrap (patients drawn whole).
 
-    `method` is the bootstrap interval: `percentile`, `bca`, or `eq3` (percentile with the p-value that counts ties
-    once, for reproduction only). Except under `eq3`, differences of proportions (accuracy, sensitivity, specificity)
-    have Tango's paired score interval over the effective number of images, means of sensitivities MOVER of those: a
-    bootstrap of two models that never disagreed has width zero, and would prove anything. `stratified` draws within
+    `method` is the interval of the bootstrap: `percentile`, `bca`, or `eq3` (percentile with the p-value that counts
+    ties once, for reproduction only). Except under `eq3`, differences of proportions (accuracy, sensitivity,
+    specificity) have Tango's paired score interval over the effective number of images, means of sensitivities MOVER
+    of those: a bootstrap of two models that never disagreed has width zero, and would prove anything. Under
+    `percentile`, AUROC and AUPRC have the paired bootstrap's interval with the spread taken at its far end
+    (`intervals.paired_area`), because areas near 1 need it. `stratified` draws within
     true classes. p_holm corrects over all metrics and classes together. `attributes` (name -> a value for each of the
     baseline's images) gives a subgroup table, `thresholds` (class -> score) operating points fixed elsewhere.
     `notes` holds the cross-checks: `tests`, `calibration`, `decisions`, all plain data.
@@ -89,7 +91,9 @@ class _Options:
     track: Track
 
 
-def _checked(baseline: Predictions, candidate: Predictions, method: Method) -> tuple[Predictions, Predictions]:
+def _checked(
+    baseline: Predictions, candidate: Predictions, method: Method
+) -> tuple[Predictions, Predictions]:
     if method not in METHODS:
         raise UsageError(
             f"Expected a method out of {', '.join(METHODS)}; got {method!r}. {suggestion(method, METHODS)}"
@@ -123,7 +127,9 @@ def _compared(
     both = [baseline.probabilities, candidate.probabilities]
     rest = None
     if method == "bca":
-        rest = jackknife(truth, both, groups=groups, seed=options.seed, threads=options.threads, track=options.track)
+        rest = jackknife(
+            truth, both, groups=groups, seed=options.seed, threads=options.threads, track=options.track
+        )
     deltas, per_class = differences(baseline, candidate, drawn, method, rest)
     return Comparison(
         baseline.source,
