@@ -71,23 +71,18 @@ def test_logit_intervals_cover_near_the_end() -> None:
     assert held[1] / 150 > 0.9 and held[1] > held[0]
 
 
-def test_paired_areas_widen_downwards_near_the_end_and_turn_with_their_sign() -> None:
+def test_paired_areas_look_closer_at_harm_near_the_end() -> None:
     rng = np.random.default_rng(0)
     one = 1 - rng.gamma(2, 0.004, 3000)
     two = one - rng.gamma(2, 0.004, 3000)
-    found = paired_area(one, two, 0.992, 0.984, 1e-4)
+    reach = 1.96 * float(np.std(two - one))
+    found = paired_area(two - one, -0.008, two, 0.984, 1e-4)
     assert found is not None
-    (low, high), p = found
-    spread = float(np.std(two - one))
-    assert low < -0.008 - 1.96 * spread and high > -0.008 + 1.96 * spread
-    back = paired_area(two, one, 0.984, 0.992, 1e-4)
-    assert back is not None
-    assert back[0] == pytest.approx((-high, -low)) and back[1] == pytest.approx(p)
-    middle = paired_area(0.5 + one / 100, 0.5 + two / 100, 0.5, 0.49, 1e-4)
-    assert middle is not None
-    assert middle[0][1] - middle[0][0] == pytest.approx(2 * 1.96 * float(np.std(two - one)) / 100, rel=0.01)
-    assert paired_area(one, one, 0.99, 0.99, 1e-4) == ((0.0, 0.0), 1.0)
-    assert paired_area(np.full(9, math.nan), one[:9], 0.9, 0.9, 1e-4) is None
+    assert found[0] < -0.008 - 1.2 * reach and found[1] == pytest.approx(-0.008 + reach, rel=1e-3)
+    halfway = paired_area(two - one, -0.008, 0.5 + (two - two.mean()) / 10, 0.5, 1e-4)
+    assert halfway == pytest.approx((-0.008 - reach, -0.008 + reach), rel=1e-3)
+    assert paired_area(np.zeros(50), 0.0, one, 0.99, 1e-4) == (0.0, 0.0)
+    assert paired_area(two - one, 0.0, np.full(3000, math.nan), 0.9, 1e-4) is None
 
 
 def test_identical_models_are_not_significant() -> None:

@@ -55,9 +55,7 @@ def aligned(baseline: Predictions, candidate: Predictions) -> tuple[Predictions,
         )
     groups = None if candidate.groups is None else tuple(candidate.groups[i] for i in rows)
     if groups is not None and baseline.groups is not None and groups != baseline.groups:
-        first = next(
-            i for i, pair in enumerate(zip(groups, baseline.groups, strict=True)) if pair[0] != pair[1]
-        )
+        first = next(i for i, pair in enumerate(zip(groups, baseline.groups, strict=True)) if pair[0] != pair[1])
         raise Refused(
             f"Expected the same groups in both predictions; {baseline.ids[first]!r} is of {baseline.groups[first]!r} "
             f"in {named[0]} and of {groups[first]!r} in {named[1]}. Use one patient list for both."

@@ -75,9 +75,7 @@ def bootstrap(
     True
     """
     if replicates < 1:
-        raise UsageError(
-            f"Expected at least one bootstrap replicate; got {replicates}. Ask for 1,000 or more."
-        )
+        raise UsageError(f"Expected at least one bootstrap replicate; got {replicates}. Ask for 1,000 or more.")
     unknown = set(wanted) - set(OVERALL)
     if unknown:
         raise UsageError(f"Expected metrics out of {', '.join(OVERALL)}; got {', '.join(sorted(unknown))}.")
@@ -132,9 +130,7 @@ def jackknife(
     random parts of nearly equal size at a time, which estimates the same skewness at a bounded cost."""
     from_ = draws.units(len(truth), groups)
     parts = min(most, from_.count)
-    shuffled = np.argsort(
-        draws.mixed(np.arange(from_.count, dtype=np.uint64) + draws.base_of(seed)), kind="stable"
-    )
+    shuffled = np.argsort(draws.mixed(np.arange(from_.count, dtype=np.uint64) + draws.base_of(seed)), kind="stable")
     folds = np.empty(from_.count, np.int64)
     folds[shuffled] = np.arange(from_.count) % parts
 
@@ -145,11 +141,7 @@ def jackknife(
 
 
 def _multiplied(laid_out: Sequence[Sums], weights: npt.NDArray[np.float32]) -> list[Totals]:
-    exact = (
-        weights.astype(np.float64)
-        if any(m.gaps is not None or m.squares is not None for m in laid_out)
-        else None
-    )
+    exact = weights.astype(np.float64) if any(m.gaps is not None or m.squares is not None for m in laid_out) else None
     return [totals_of(model, weights, exact) for model in laid_out]
 
 
@@ -187,10 +179,7 @@ def _over(
     return tuple(
         Replicates(
             {name: np.concatenate([p[m][0][name] for p in parts])[:replicates] for name in parts[0][m][0]},
-            {
-                name: np.concatenate([p[m][1][name] for p in parts], axis=1)[:, :replicates]
-                for name in parts[0][m][1]
-            },
+            {name: np.concatenate([p[m][1][name] for p in parts], axis=1)[:, :replicates] for name in parts[0][m][1]},
         )
         for m in range(len(models))
     )

@@ -67,9 +67,7 @@ def brier_parts(positive: Mask, score: FloatArray, bins: int = BINS) -> BrierPar
     reliability = float(size @ (confidence - frequency) ** 2) / n
     resolution = float(size @ (frequency - rate) ** 2) / n
     uncertainty = rate * (1 - rate)
-    return BrierParts(
-        brier, reliability, resolution, uncertainty, brier - reliability + resolution - uncertainty
-    )
+    return BrierParts(brier, reliability, resolution, uncertainty, brier - reliability + resolution - uncertainty)
 
 
 @dataclass(frozen=True)
@@ -96,9 +94,7 @@ def recalibration(positive: Mask, score: FloatArray) -> Recalibration:
     large = _logistic(np.ones((len(x), 1)), y, x)
     whole = _logistic(np.c_[np.ones(len(x)), x], y, np.zeros(len(x)))
     if whole is None:
-        return Recalibration(
-            None, None, None if large is None else float(large[0]), "the classes are separated"
-        )
+        return Recalibration(None, None, None if large is None else float(large[0]), "the classes are separated")
     return Recalibration(float(whole[1]), float(whole[0]), None if large is None else float(large[0]))
 
 
@@ -143,9 +139,7 @@ class Floor:
     simulations: int
 
 
-def ece_floor(
-    probabilities: FloatArray, *, simulations: int | None = None, seed: int = 0, bins: int = BINS
-) -> Floor:
+def ece_floor(probabilities: FloatArray, *, simulations: int | None = None, seed: int = 0, bins: int = BINS) -> Floor:
     """Draw the truth from the model's own probabilities, again and again, and take the one-against-rest ECE.
 
     An ECE at or below `mean` is indistinguishable from perfect calibration at this n and this spread of confidences

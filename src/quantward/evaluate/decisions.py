@@ -104,9 +104,7 @@ def benefits(baseline: Predictions, candidate: Predictions, k: int) -> list[Bene
             above += (worth * (high - change)) ** 2
         delta = two - one
         call_all = rate - (1 - rate) * at / (1 - at)
-        rows.append(
-            Benefit(at, one, two, call_all, delta, delta - math.sqrt(below), delta + math.sqrt(above))
-        )
+        rows.append(Benefit(at, one, two, call_all, delta, delta - math.sqrt(below), delta + math.sqrt(above)))
     return rows
 
 
@@ -200,9 +198,7 @@ def subgroups(
             here = column == value
             before, after = (float(hit[here].mean()) for hit in right)
             low, high = _paired(right[0], right[1], here, baseline.groups)
-            found.append(
-                Subgroup(attribute, str(value), int(here.sum()), before, after, after - before, low, high)
-            )
+            found.append(Subgroup(attribute, str(value), int(here.sum()), before, after, after - before, low, high))
         rows += sorted(found, key=lambda row: (row.delta, row.value))
     return tuple(rows)
 
@@ -215,8 +211,7 @@ def summary(
 ) -> dict[str, Any]:
     """All of it as plain data: operating points and net benefit by class, subgroups where attributes are given."""
     benefit = {
-        name: [asdict(row) for row in benefits(baseline, candidate, k)]
-        for k, name in enumerate(baseline.classes)
+        name: [asdict(row) for row in benefits(baseline, candidate, k)] for k, name in enumerate(baseline.classes)
     }
     found: dict[str, Any] = {
         "thresholds_from": "given" if thresholds else "the baseline on these images",

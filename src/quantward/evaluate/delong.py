@@ -58,9 +58,7 @@ def delong(positive: Mask, baseline: FloatArray, candidate: FloatArray, level: f
     return _normal(float(parts[0].mean()), sum(float(part.var(ddof=1)) / len(part) for part in parts), level)
 
 
-def delong_macro(
-    truth: IntArray, baseline: FloatArray, candidate: FloatArray, level: float = 0.95
-) -> DeLong | None:
+def delong_macro(truth: IntArray, baseline: FloatArray, candidate: FloatArray, level: float = 0.95) -> DeLong | None:
     """The same for the macro one-against-rest AUROC of (n, classes) probabilities.
 
     The macro AUROC is a mean over images of one influence each: an image of class k speaks as a positive of k and as a
@@ -88,6 +86,4 @@ def _normal(delta: float, variance: float, level: float) -> DeLong:
     if error == 0.0:
         return DeLong(delta, 0.0, delta, delta, 1.0 if delta == 0.0 else 0.0)
     z = quantile(level)
-    return DeLong(
-        delta, error, delta - z * error, delta + z * error, math.erfc(abs(delta) / error / math.sqrt(2))
-    )
+    return DeLong(delta, error, delta - z * error, delta + z * error, math.erfc(abs(delta) / error / math.sqrt(2)))

@@ -31,8 +31,8 @@ def differences(
 ) -> tuple[dict[str, Delta], dict[str, dict[str, Delta]]]:
     """Deltas of the whole and by class from the replicates of both models; `rest` are jackknife values, for `bca`.
 
-    Where an interval is not the bootstrap's own (proportions: `scores`; AUROC and AUPRC under `percentile`: `areas`),
-    the p-value is the larger of the bootstrap's and the interval's, so that it never claims what the interval does not.
+    Proportions have the intervals of `scores`, and the larger of the p-values of bootstrap and score test: with few
+    discordant images the bootstrap alone rejects too often. Under `percentile`, AUROC and AUPRC have those of `areas`.
 
     Both predictions must be `aligned`.
     """
@@ -109,10 +109,10 @@ def _delta(
 
 @dataclass(frozen=True)
 class Score:
-    """An interval of a difference and the p-value of "no difference" that belongs to it."""
+    """An interval of a difference; `p` is the least p-value of "no difference" that fits it."""
 
     interval: Interval
-    p: float
+    p: float = 0.0
 
 
 def scores(baseline: Predictions, candidate: Predictions) -> Mapping[tuple[str, int | None], Score]:
@@ -126,9 +126,7 @@ def scores(baseline: Predictions, candidate: Predictions) -> Mapping[tuple[str, 
     cluster = None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
     found: dict[tuple[str, int | None], Score] = {}
 
-    def add(
-        key: tuple[str, int | None], before: metrics.Mask, after: metrics.Mask, here: Any
-    ) -> Counts | None:
+    def add(key: tuple[str, int | None], before: metrics.Mask, after: metrics.Mask, here: Any) -> Counts | None:
         step = after[here].astype(float) - before[here]
         if not len(step):
             return None
@@ -158,7 +156,7 @@ def scores(baseline: Predictions, candidate: Predictions) -> Mapping[tuple[str, 
 def areas(
     baseline: Predictions, candidate: Predictions, drawn: tuple[Replicates, ...]
 ) -> Mapping[tuple[str, int | None], Score]:
-    """Interval and p of every difference of AUROC and AUPRC, keyed like `scores`; undefined ones are left out."""
+    """Interval of every difference of AUROC and AUPRC, keyed like `scores`; undefined ones are left out."""
     truth, classes = baseline.truth, len(baseline.classes)
     counts = np.bincount(truth, minlength=classes).astype(float)
     pairs = counts * (len(truth) - counts)
@@ -170,10 +168,11 @@ def areas(
             one, two = (float(v.mean()) if k is None else float(v[k]) for v in values)
             if math.isnan(one) or math.isnan(two) or pair_count <= 0:
                 continue
-            series = [r.overall[name] if k is None else r.per_class[name][k] for r in drawn]
-            fit = paired_area(series[0], series[1], one, two, 0.5 / pair_count)
+            own = drawn[1].overall[name] if k is None else drawn[1].per_class[name][k]
+            delta = float(snapped(np.array(two - one)))
+            fit = paired_area(difference(drawn, name, k), delta, own, two, 0.5 / pair_count)
             if fit is not None:
-                found[name, k] = Score(*fit)
+                found[name, k] = Score(fit)
     return found
 
 

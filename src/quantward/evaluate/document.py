@@ -23,8 +23,7 @@ def compare_document(comparison: Comparison, verdict: Verdict) -> dict[str, Any]
         "seed": comparison.seed,
         "metrics": {name: _delta(delta) for name, delta in comparison.deltas.items()},
         "per_class": {
-            name: {label: _delta(delta) for label, delta in row.items()}
-            for name, row in comparison.per_class.items()
+            name: {label: _delta(delta) for label, delta in row.items()} for name, row in comparison.per_class.items()
         },
         "flips": {
             "count": flips.count,

@@ -57,9 +57,7 @@ class Units:
     unit: npt.NDArray[np.int64] | None
 
 
-def units(
-    n: int, groups: Sequence[str] | None = None, strata: npt.NDArray[np.integer] | None = None
-) -> Units:
+def units(n: int, groups: Sequence[str] | None = None, strata: npt.NDArray[np.integer] | None = None) -> Units:
     """The units of n images: single images, or whole `groups` (patients); drawn within `strata` where given.
 
     A group whose images lie in several strata forms a stratum with the groups of the same make-up, so that a

@@ -43,9 +43,7 @@ def bench(
     p50, p90 and p99 are percentiles of single calls in milliseconds; throughput is b / p50 at the largest batch.
     """
     if not sessions or runs < 1 or not batches or min(batches) < 1:
-        raise UsageError(
-            "Expected sessions, batch sizes of at least 1 and at least one run; got none. Name them."
-        )
+        raise UsageError("Expected sessions, batch sizes of at least 1 and at least one run; got none. Name them.")
     caps = largest or {}
     order = np.random.default_rng(seed)
     found: dict[str, list[Latency]] = {name: [] for name in sessions}

@@ -81,9 +81,7 @@ def ask_for_more(value: float, low: float, high: float, limit: float, n: int, wh
     return f"About {more:,} more {what} would decide it (a {way}, if the difference stays as it is)."
 
 
-def judged(
-    code: str, title: str, delta: Delta, limit: float, n: int, *, smaller_is_better: bool = False
-) -> Finding:
+def judged(code: str, title: str, delta: Delta, limit: float, n: int, *, smaller_is_better: bool = False) -> Finding:
     """The finding of a gate on one difference of the whole: `limit` is the largest harm that is tolerated."""
     if delta.delta is None:
         return Finding(code, title, "undecided", None, limit, f"Undefined: {delta.reason}.")
@@ -129,7 +127,5 @@ def judged_per_class(
             cases.sort(key=lambda case: -case[0])
             shown = [text for _, text in cases] if status != "pass" else [f"worst class {cases[0][1]}"]
             observed = cases[0][0] if math.isfinite(cases[0][0]) else None
-            return Finding(
-                code, title, status, observed, limit, f"{'; '.join(shown)}. Limit {points(limit)} points."
-            )
+            return Finding(code, title, status, observed, limit, f"{'; '.join(shown)}. Limit {points(limit)} points.")
     return Finding(code, title, "not-applicable", None, limit, "No class to judge.")

@@ -74,9 +74,7 @@ def _empty(model: Sums, width: int) -> Totals:
         return None if matrix is None else np.empty((matrix.shape[0], width))
 
     areas = [None if model.rankings is None else np.empty((model.classes, width)) for _ in range(2)]
-    return Totals(
-        like(model.cells), like(model.counts), like(model.gaps), like(model.squares), areas[0], areas[1]
-    )
+    return Totals(like(model.cells), like(model.counts), like(model.gaps), like(model.squares), areas[0], areas[1])
 
 
 @_compiled

@@ -56,9 +56,7 @@ def predicted(probabilities: FloatArray) -> IntArray:
     return np.asarray(np.argmax(probabilities, axis=1))
 
 
-def confusion(
-    truth: IntArray, probabilities: FloatArray, weights: FloatArray | None = None
-) -> npt.NDArray[np.float64]:
+def confusion(truth: IntArray, probabilities: FloatArray, weights: FloatArray | None = None) -> npt.NDArray[np.float64]:
     """Weight of each pair (true class, predicted class), shape (classes, classes).
 
     >>> confusion(np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])).tolist()
@@ -80,17 +78,13 @@ def accuracy(truth: IntArray, probabilities: FloatArray, weights: FloatArray | N
     return _ratio(np.trace(table), table.sum())
 
 
-def sensitivities(
-    truth: IntArray, probabilities: FloatArray, weights: FloatArray | None = None
-) -> FloatArray:
+def sensitivities(truth: IntArray, probabilities: FloatArray, weights: FloatArray | None = None) -> FloatArray:
     """TP / (TP + FN) of each class against the rest, shape (classes,); NaN for a class that is absent."""
     table = confusion(truth, probabilities, weights)
     return np.array([_ratio(table[k, k], table[k].sum()) for k in range(len(table))])
 
 
-def specificities(
-    truth: IntArray, probabilities: FloatArray, weights: FloatArray | None = None
-) -> FloatArray:
+def specificities(truth: IntArray, probabilities: FloatArray, weights: FloatArray | None = None) -> FloatArray:
     """TN / (TN + FP) of each class against the rest, shape (classes,); NaN where every image is of the class."""
     table = confusion(truth, probabilities, weights)
     found = np.empty(len(table))
@@ -108,9 +102,7 @@ def f1_scores(truth: IntArray, probabilities: FloatArray, weights: FloatArray | 
     """
     table = confusion(truth, probabilities, weights)
     hits, rows, columns = np.diag(table), table.sum(axis=1), table.sum(axis=0)
-    return np.array(
-        [_ratio(2 * hits[k], rows[k] + columns[k]) if rows[k] > 0 else math.nan for k in range(len(hits))]
-    )
+    return np.array([_ratio(2 * hits[k], rows[k] + columns[k]) if rows[k] > 0 else math.nan for k in range(len(hits))])
 
 
 def balanced_accuracy(truth: IntArray, probabilities: FloatArray, weights: FloatArray | None = None) -> float:
@@ -194,9 +186,7 @@ def bin_of(confidence: FloatArray, bins: int = BINS) -> IntArray:
     return np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence, side="left")
 
 
-def ece_binary(
-    positive: Mask, score: FloatArray, weights: FloatArray | None = None, bins: int = BINS
-) -> float:
+def ece_binary(positive: Mask, score: FloatArray, weights: FloatArray | None = None, bins: int = BINS) -> float:
     """Expected calibration error of one class: sum over bins of |sum of w (p - y)| / sum of w (Naeini et al. 2015)."""
     w = _weights(weights, len(score))
     gap = _binned(bin_of(score, bins), w * (np.asarray(score) - positive), bins)
@@ -238,10 +228,7 @@ def debiased_gap(gap: FloatArray, hits: FloatArray, count: FloatArray) -> FloatA
 def _each(function: Callable[..., float]) -> Callable[..., FloatArray]:
     def every(truth: IntArray, probabilities: FloatArray, weights: FloatArray | None = None) -> FloatArray:
         return np.array(
-            [
-                function(np.asarray(truth) == k, probabilities[:, k], weights)
-                for k in range(probabilities.shape[1])
-            ]
+            [function(np.asarray(truth) == k, probabilities[:, k], weights) for k in range(probabilities.shape[1])]
         )
 
     return every
@@ -267,18 +254,14 @@ _WHOLE: dict[str, Callable[..., float]] = {
 }
 
 
-def overall(
-    name: str, truth: IntArray, probabilities: FloatArray, weights: FloatArray | None = None
-) -> float:
+def overall(name: str, truth: IntArray, probabilities: FloatArray, weights: FloatArray | None = None) -> float:
     """One metric of `OVERALL`; those of `PER_CLASS` as the plain mean over classes (Brier: the sum)."""
     if name in _WHOLE:
         return _WHOLE[name](truth, probabilities, weights)
     return float(np.mean(ONE_VS_REST[name](truth, probabilities, weights)))
 
 
-def per_class(
-    name: str, truth: IntArray, probabilities: FloatArray, weights: FloatArray | None = None
-) -> FloatArray:
+def per_class(name: str, truth: IntArray, probabilities: FloatArray, weights: FloatArray | None = None) -> FloatArray:
     """One metric of `PER_CLASS` for every class against the rest, shape (classes,)."""
     return ONE_VS_REST[name](truth, probabilities, weights)
 
@@ -299,9 +282,7 @@ def undefined(name: str, predictions: Predictions, k: int | None = None) -> str:
         return "all images are of one class and called so" if len(called) == 1 else ""
     if k is None:
         if name == "specificity":
-            alone = [
-                c for c, count in zip(predictions.classes, counts, strict=True) if count == len(predictions)
-            ]
+            alone = [c for c, count in zip(predictions.classes, counts, strict=True) if count == len(predictions)]
             return f"every image is of class {alone[0]!r}" if alone else ""
         return f"no image of class {absent[0]!r}" if absent else ""
     if name != "specificity" and not counts[k]:

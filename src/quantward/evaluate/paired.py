@@ -39,7 +39,7 @@ def compare(
     ties once, for reproduction only). Except under `eq3`, differences of proportions (accuracy, sensitivity,
     specificity) have Tango's paired score interval over the effective number of images, means of sensitivities MOVER
     of those: a bootstrap of two models that never disagreed has width zero, and would prove anything. Under
-    `percentile`, AUROC and AUPRC have the paired bootstrap's interval with the spread taken at its far end
+    `percentile`, AUROC and AUPRC have the paired bootstrap's interval with a wider side of harm
     (`intervals.paired_area`), because areas near 1 need it. `stratified` draws within
     true classes. p_holm corrects over all metrics and classes together. `attributes` (name -> a value for each of the
     baseline's images) gives a subgroup table, `thresholds` (class -> score) operating points fixed elsewhere.
@@ -91,9 +91,7 @@ class _Options:
     track: Track
 
 
-def _checked(
-    baseline: Predictions, candidate: Predictions, method: Method
-) -> tuple[Predictions, Predictions]:
+def _checked(baseline: Predictions, candidate: Predictions, method: Method) -> tuple[Predictions, Predictions]:
     if method not in METHODS:
         raise UsageError(
             f"Expected a method out of {', '.join(METHODS)}; got {method!r}. {suggestion(method, METHODS)}"
@@ -127,9 +125,7 @@ def _compared(
     both = [baseline.probabilities, candidate.probabilities]
     rest = None
     if method == "bca":
-        rest = jackknife(
-            truth, both, groups=groups, seed=options.seed, threads=options.threads, track=options.track
-        )
+        rest = jackknife(truth, both, groups=groups, seed=options.seed, threads=options.threads, track=options.track)
     deltas, per_class = differences(baseline, candidate, drawn, method, rest)
     return Comparison(
         baseline.source,

@@ -18,9 +18,7 @@ def _quantiles(discordance: float, alpha: float, power: float) -> tuple[float, f
     if not 0 <= discordance <= 1:
         raise UsageError(f"Expected a discordance between 0 and 1; got {discordance}. Write 0.04 for 4 %.")
     if not 0 < alpha < 0.5 or not 0.5 <= power < 1:
-        raise UsageError(
-            f"Expected 0 < alpha < 0.5 <= power < 1; got alpha {alpha}, power {power}. Use 0.025 and 0.8."
-        )
+        raise UsageError(f"Expected 0 < alpha < 0.5 <= power < 1; got alpha {alpha}, power {power}. Use 0.025 and 0.8.")
     return NormalDist().inv_cdf(1 - alpha), NormalDist().inv_cdf(power)
 
 

@@ -76,13 +76,9 @@ def load(path: Path | str) -> Predictions:
             _number(cell, column, where) for cell, column in zip(row[first:], classes, strict=True)
         ]
     if not ids:
-        raise Refused(
-            f"Expected at least one row below the header of {path}; there is none. Add the predictions."
-        )
+        raise Refused(f"Expected at least one row below the header of {path}; there is none. Add the predictions.")
     _check_probabilities(probabilities, lines, path)
-    return Predictions(
-        tuple(ids), truth, probabilities, classes, path.stem, tuple(groups) if grouped else None
-    )
+    return Predictions(tuple(ids), truth, probabilities, classes, path.stem, tuple(groups) if grouped else None)
 
 
 def save(predictions: Predictions, path: Path | str) -> None:
@@ -125,13 +121,9 @@ def _csv(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
                     rows.append(row)
                     lines.append(reader.line_num)
     except UnicodeDecodeError as error:
-        raise Refused(
-            f"Expected UTF-8 text in {path}; byte {error.start} is not. Save it as UTF-8."
-        ) from None
+        raise Refused(f"Expected UTF-8 text in {path}; byte {error.start} is not. Save it as UTF-8.") from None
     except csv.Error as error:
-        raise Refused(
-            f"Expected CSV in line {reader.line_num} of {path}; {error}. Mend the quotes."
-        ) from None
+        raise Refused(f"Expected CSV in line {reader.line_num} of {path}; {error}. Mend the quotes.") from None
     return header, rows, lines
 
 
@@ -142,9 +134,7 @@ def _parquet(path: Path) -> tuple[list[str], list[list[Any]], list[int]]:
         table = tables.read_table(path)
     except (arrow.ArrowException, OSError) as error:
         first = str(error).partition("\n")[0]
-        raise Refused(
-            f"Expected Parquet in {path}; it cannot be read ({first}). Write the file anew."
-        ) from None
+        raise Refused(f"Expected Parquet in {path}; it cannot be read ({first}). Write the file anew.") from None
     columns = [column.to_pylist() for column in table.columns]
     names = sum(name in ("id", "group", "truth") for name in table.column_names[:3])
     for position in range(min(names, len(columns))):
@@ -176,9 +166,7 @@ def _number(cell: Any, column: str, where: str) -> float:
     try:
         value = float(cell)
     except (TypeError, ValueError):
-        raise Refused(
-            f"Expected a number in column {column!r}, {where}; got {cell!r}. Mend the cell."
-        ) from None
+        raise Refused(f"Expected a number in column {column!r}, {where}; got {cell!r}. Mend the cell.") from None
     if not math.isfinite(value):
         raise Refused(
             f"Expected a finite probability in column {column!r}, {where}; got {value}. "
@@ -189,16 +177,12 @@ def _number(cell: Any, column: str, where: str) -> float:
 
 def _check_classes(classes: Sequence[str], path: Path) -> None:
     if len(classes) < 2:
-        raise Refused(
-            f"Expected at least two class columns in line 1 of {path}; got {len(classes)}. Add the others."
-        )
+        raise Refused(f"Expected at least two class columns in line 1 of {path}; got {len(classes)}. Add the others.")
     if any(not name for name in classes):
         raise Refused(f"Expected a name for every class in line 1 of {path}; one is empty. Name it.")
     if len(set(classes)) < len(classes):
         twice = next(name for name in classes if list(classes).count(name) > 1)
-        raise Refused(
-            f"Expected every class once in line 1 of {path}; {twice!r} stands there twice. Remove one."
-        )
+        raise Refused(f"Expected every class once in line 1 of {path}; {twice!r} stands there twice. Remove one.")
 
 
 def _check_probabilities(values: FloatArray, lines: Sequence[int], path: Path) -> None:

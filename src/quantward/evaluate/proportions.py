@@ -50,9 +50,7 @@ def clopper_pearson(hits: float, n: float, level: float = 0.95) -> tuple[float, 
     return low, high
 
 
-def effective(
-    values: FloatArray | IntArray, groups: Sequence[str] | IntArray | None, level: float = 0.95
-) -> float:
+def effective(values: FloatArray | IntArray, groups: Sequence[str] | IntArray | None, level: float = 0.95) -> float:
     """How many independent images carry as much information on the mean of `values` (n,) as these do.
 
     n / deff with deff the ratio of the variance of the mean under sampling whole groups to that under sampling

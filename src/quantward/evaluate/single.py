@@ -19,9 +19,7 @@ from quantward.evaluate.proportions import effective, hanley, mover, wilson
 TOP_LABEL = "top-label"
 
 
-def evaluate(
-    predictions: Predictions, *, replicates: int = 10_000, seed: int = 0, track: Track = silent
-) -> Evaluation:
+def evaluate(predictions: Predictions, *, replicates: int = 10_000, seed: int = 0, track: Track = silent) -> Evaluation:
     """Every metric, whole and by class, each with a 95 % interval; patients are resampled whole where groups exist.
 
     Proportions (accuracy, sensitivity, specificity) have Wilson's score interval over the effective number of images
@@ -41,9 +39,7 @@ def evaluated(predictions: Predictions, drawn: Replicates, replicates: int, seed
     """`evaluate` from bootstrap values that are already there."""
     counts = np.bincount(predictions.truth, minlength=len(predictions.classes))
     overall, per_class = estimates(predictions, drawn)
-    undefined = {
-        name: share for name, values in drawn.overall.items() if (share := float(np.isnan(values).mean())) > 0
-    }
+    undefined = {name: share for name, values in drawn.overall.items() if (share := float(np.isnan(values).mean())) > 0}
     notes = {
         "replicates": replicates,
         "seed": seed,
@@ -89,9 +85,7 @@ def estimates(
         value = math.nan if reason else metrics.overall(name, truth, probabilities)
         interval = shares.overall(name) if not reason else None
         if interval is None and not reason:
-            interval = _interval(
-                name, drawn.overall[name], value, [shares.numbers(k) for k in range(len(counts))]
-            )
+            interval = _interval(name, drawn.overall[name], value, [shares.numbers(k) for k in range(len(counts))])
         overall[name] = _estimate(value, interval, n, None, reason)
     return overall, per_class
 
@@ -100,9 +94,7 @@ def check(predictions: Predictions) -> None:
     """Refuse predictions that no metric can be computed from."""
     broken = ~np.isfinite(predictions.probabilities).all(axis=1)
     if not len(predictions):
-        raise Refused(
-            f"Expected predictions of at least one image in {predictions.source!r}; got none. Predict first."
-        )
+        raise Refused(f"Expected predictions of at least one image in {predictions.source!r}; got none. Predict first.")
     if broken.any():
         raise Refused(
             f"Expected finite probabilities from {predictions.source!r}; {int(broken.sum())} of {len(predictions)} "
@@ -178,16 +170,12 @@ def _estimate(
 def reliability(predictions: Predictions, bins: int = metrics.BINS) -> dict[str, tuple[ReliabilityBin, ...]]:
     """Reliability bins by class (one against the rest) and for the top label (its confidence against being right)."""
     truth, probabilities = predictions.truth, predictions.probabilities
-    found = {
-        name: bins_of(truth == k, probabilities[:, k], bins) for k, name in enumerate(predictions.classes)
-    }
+    found = {name: bins_of(truth == k, probabilities[:, k], bins) for k, name in enumerate(predictions.classes)}
     found[TOP_LABEL] = bins_of(metrics.predicted(probabilities) == truth, probabilities.max(axis=1), bins)
     return found
 
 
-def bins_of(
-    positive: metrics.Mask, score: FloatArray, bins: int = metrics.BINS
-) -> tuple[ReliabilityBin, ...]:
+def bins_of(positive: metrics.Mask, score: FloatArray, bins: int = metrics.BINS) -> tuple[ReliabilityBin, ...]:
     """Equal-width bins of `score` (n,): mean score against share of `positive` (n,)."""
     place = metrics.bin_of(score, bins)
     count = np.bincount(place, minlength=bins)

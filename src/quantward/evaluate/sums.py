@@ -56,9 +56,7 @@ def sums(truth: IntArray, probabilities: FloatArray, wanted: Collection[str] = O
     truth = np.asarray(truth)
     n, classes = probabilities.shape
     every = np.arange(n)
-    cells = _sparse(
-        truth * classes + predicted(probabilities), every, np.ones(n, np.float32), classes * classes, n
-    )
+    cells = _sparse(truth * classes + predicted(probabilities), every, np.ones(n, np.float32), classes * classes, n)
     counts = gaps = squares = None
     hit = truth[:, None] == np.arange(classes)
     if {"ece", "ece_debiased"} & set(wanted):

@@ -49,9 +49,7 @@ def read_gates(source: Path | str = "clinical") -> Gates:
     if not path.is_file():
         if path.suffix not in (".yaml", ".yml"):
             raise UsageError(f"Expected a gates file or preset; got {name!r}. {suggestion(name, PRESETS)}")
-        raise UsageError(
-            f"Expected a gates file at {path}; there is none. Write one, or use --gates clinical."
-        )
+        raise UsageError(f"Expected a gates file at {path}; there is none. Write one, or use --gates clinical.")
     return _read(path)
 
 
@@ -66,9 +64,7 @@ def judge(
     audit: Mapping[str, Any] | None = None,
 ) -> Verdict:
     """Ask every gate. One failure fails, one undecided gate leaves the verdict open, and only bounds decide."""
-    evidence = Evidence(
-        comparison, baseline, candidate, baseline_efficiency, candidate_efficiency, audit or {}
-    )
+    evidence = Evidence(comparison, baseline, candidate, baseline_efficiency, candidate_efficiency, audit or {})
     return Verdict(comparison.candidate, tuple(gate.judge(evidence) for _, gate in gates.entries))
 
 
@@ -87,9 +83,7 @@ def _read(path: Path) -> Gates:
     try:
         root = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
     except UnicodeDecodeError as error:
-        raise UsageError(
-            f"Expected UTF-8 text in {path}; byte {error.start} is not. Save it as UTF-8."
-        ) from None
+        raise UsageError(f"Expected UTF-8 text in {path}; byte {error.start} is not. Save it as UTF-8.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1} of {path}" if mark else str(path)
@@ -117,9 +111,7 @@ def _read(path: Path) -> Gates:
         found.update(_read(_preset(chosen.value)).entries)
     for name, (line, node) in (_mapping(body, path, "gate: limit") if body is not None else {}).items():
         if name not in _names():
-            raise UsageError(
-                f"Expected a gate in line {line} of {path}; got {name!r}. {suggestion(name, _names())}"
-            )
+            raise UsageError(f"Expected a gate in line {line} of {path}; got {name!r}. {suggestion(name, _names())}")
         gate = _gate(name, node, path, line, found.get(name))
         found.pop(name, None)
         if gate is not None:
@@ -135,9 +127,7 @@ def _mapping(node: Any, path: Path, what: str) -> dict[str, tuple[int, Any]]:
 
     if not isinstance(node, yaml.MappingNode):
         line = node.start_mark.line + 1 if node is not None else 1
-        raise UsageError(
-            f"Expected {what} in line {line} of {path}; got something else. Write one key a line."
-        )
+        raise UsageError(f"Expected {what} in line {line} of {path}; got something else. Write one key a line.")
     found: dict[str, tuple[int, Any]] = {}
     for key, value in node.value:
         line = key.start_mark.line + 1

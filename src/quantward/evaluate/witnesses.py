@@ -34,9 +34,7 @@ def witnesses(baseline: Predictions, candidate: Predictions, drawn: tuple[Replic
     }
     if baseline.groups is not None and len(set(baseline.groups)) < len(baseline):
         found["delong"] = None
-        found["reason"] = (
-            "DeLong, McNemar and the plain Tango interval take images as independent; these are grouped"
-        )
+        found["reason"] = "DeLong, McNemar and the plain Tango interval take images as independent; these are grouped"
         return found
     rows = {
         name: delong(truth == k, baseline.probabilities[:, k], candidate.probabilities[:, k])

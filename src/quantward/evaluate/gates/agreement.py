@@ -19,8 +19,6 @@ class Agreement:
         code, title = "agreement", "The file answers like its simulation"
         share = evidence.audit.get("agreement")
         if share is None:
-            return Finding(
-                code, title, "not-applicable", None, self.limit, "The file was not audited against one."
-            )
+            return Finding(code, title, "not-applicable", None, self.limit, "The file was not audited against one.")
         why = f"Same class on {points(share)} % of the images, at least {points(self.limit)} % wanted."
         return Finding(code, title, "pass" if share >= self.limit else "fail", share, self.limit, why)

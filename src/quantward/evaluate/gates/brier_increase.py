@@ -18,6 +18,4 @@ class BrierIncrease:
         """Pass where the 95 % bound of the rise in the Brier score is within `limit`, fail where all is beyond."""
         comparison = evidence.comparison
         delta = comparison.deltas["brier"]
-        return judged(
-            "brier-increase", "Brier score holds", delta, self.limit, comparison.n, smaller_is_better=True
-        )
+        return judged("brier-increase", "Brier score holds", delta, self.limit, comparison.n, smaller_is_better=True)

@@ -18,6 +18,4 @@ class EceIncrease:
         """Pass where the 95 % bound of the rise in ECE is within `limit`, fail where all is beyond."""
         comparison = evidence.comparison
         delta = comparison.deltas["ece"]
-        return judged(
-            "ece-increase", "Calibration holds", delta, self.limit, comparison.n, smaller_is_better=True
-        )
+        return judged("ece-increase", "Calibration holds", delta, self.limit, comparison.n, smaller_is_better=True)

@@ -23,6 +23,4 @@ class FiniteOutputs:
             else "Every output is a number."
         )
         title = "Every output is a number"
-        return Finding(
-            "finite-outputs", title, "pass" if count <= self.limit else "fail", count, self.limit, why
-        )
+        return Finding("finite-outputs", title, "pass" if count <= self.limit else "fail", count, self.limit, why)

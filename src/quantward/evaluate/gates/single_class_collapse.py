@@ -27,9 +27,7 @@ class SingleClassCollapse:
             f"says so of {points(before)} %."
         )
         title = "Answers use every class"
-        return Finding(
-            "single-class-collapse", title, "fail" if collapsed else "pass", share, self.limit, why
-        )
+        return Finding("single-class-collapse", title, "fail" if collapsed else "pass", share, self.limit, why)
 
 
 def _calls(evaluation: Evaluation) -> dict[str, float]:

@@ -22,9 +22,7 @@ class Slowdown:
         theirs = {item.batch: item for item in after.latency} if after else {}
         shared = sorted(set(ours) & set(theirs))
         if not shared:
-            return Finding(
-                code, title, "not-applicable", None, self.limit, "No latency was measured for both."
-            )
+            return Finding(code, title, "not-applicable", None, self.limit, "No latency was measured for both.")
         one, two = ours[shared[0]], theirs[shared[0]]
         ratio = two.p50 / one.p50
         why = (

@@ -20,9 +20,7 @@ class WorstGroupDrop:
         code, title = "worst-group-drop", "Every subgroup keeps its accuracy"
         rows = evidence.comparison.notes.get("decisions", {}).get("subgroups")
         if not rows:
-            return Finding(
-                code, title, "not-applicable", None, self.limit, "No attribute of the images was given."
-            )
+            return Finding(code, title, "not-applicable", None, self.limit, "No attribute of the images was given.")
         deltas = {
             f"{row['attribute']}={row['value']}": Delta(
                 row["baseline"], row["candidate"], row["delta"], row["low"], row["high"], n_positive=row["n"]
