@@ -27,7 +27,6 @@ RECIPES = (
     "int8-static:calibrator=max,equalise=0",
     "int8-static:calibrator=max,correct=false",
     "int8-static:calibrator=max",
-    "int8-static:calibrator=max,equalise=1",
 )
 
 
