@@ -23,7 +23,7 @@ from quantward.core.errors import QuantwardError, Refused
 from quantward.core.machine import describe
 from quantward.core.progress import Track, silent
 from quantward.core.store import plain, write_json
-from quantward.core.values import Dataset, Dossier, Entry, Fold, Plan, Predictions
+from quantward.core.values import Dataset, Dossier, Efficiency, Entry, Fold, Plan, Predictions
 from quantward.data import open_dataset
 from quantward.evaluate import Gates
 from quantward.evaluate.power import sentence
@@ -64,7 +64,7 @@ def find(
             work.failures[recipe] = str(error)
     costs = time_all(work)
     entries = judge_all(work, order, fold.test, dataset, pixels, "test", costs, exported)
-    chosen_of, choices = _choose(work)
+    chosen_of, choices = _choose(work, costs)
     chosen = _descend(search.ladder, chosen_of, {entry.recipe: entry for entry in entries})
     outside: tuple[Entry, ...] = ()
     if external is not None:
@@ -114,10 +114,11 @@ def publish(dossier: Dossier, search: Search, folder: Path, report: Path | None)
     return pack(folder / "bundle", variant, entry, dossier.entries[0], dossier, search.gates, report)
 
 
-def _choose(work: Work) -> tuple[dict[str, str], tuple[Mapping[str, Any], ...]]:
+def _choose(work: Work, costs: Mapping[str, Efficiency]) -> tuple[dict[str, str], tuple[Mapping[str, Any], ...]]:
     """For each step the candidate closest to FP32 on the `select` images: least mean KL divergence of probabilities.
 
-    KL reads every probability of every image, where accuracy would see only the few images that flip.
+    KL reads every probability of every image, where accuracy would see only the few images that flip. A candidate
+    slower than the FP32 file is taken only where no other is left: fewer bits that cost time serve nobody.
     """
     base = predictions(work, "fp32", work.fold.select, work.dataset, work.pixels, "select")
     chosen: dict[str, str] = {}
@@ -138,9 +139,18 @@ def _choose(work: Work) -> tuple[dict[str, str], tuple[Mapping[str, Any], ...]]:
                 {"precision": step.precision, "candidate": recipe, "divergence": scores[recipe], "accuracy": right,
                  "images": len(said), "chosen": False}
             )  # fmt: skip
+        fast = {name: score for name, score in scores.items() if not _slower(costs, name)}
         if scores:
-            chosen[step.precision] = min(scores, key=lambda name: scores[name])
+            chosen[step.precision] = min(fast or scores, key=lambda name: scores[name])
     return chosen, tuple({**row, "chosen": row["candidate"] in chosen.values()} for row in told)
+
+
+def _slower(costs: Mapping[str, Efficiency], recipe: str) -> bool:
+    """Whether a file's median latency for one image is more than a tenth above the FP32 file's."""
+    if recipe not in costs or "fp32" not in costs:
+        return False
+    ours, base = (next(row.p50 for row in costs[name].latency if row.batch == 1) for name in (recipe, "fp32"))
+    return ours > 1.1 * base
 
 
 def divergence(baseline: Predictions, candidate: Predictions) -> float:
