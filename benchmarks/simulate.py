@@ -40,6 +40,7 @@ KINDS = {
     "sensitivity (sick)": "score",
     "auroc": "area",
     "auprc": "area",
+    "brier": "t",
 }
 
 

@@ -23,7 +23,8 @@ from quantward.core.progress import Track, silent
 from quantward.core.store import decode, digest_file, digest_text, plain, read_json, write_json, write_text
 from quantward.core.values import Dossier, Efficiency, Entry, FloatArray, Predictions, Variant
 from quantward.data import open_dataset, read_image
-from quantward.evaluate import Gates, compare, evaluate, judge, measured, read_gates
+from quantward.evaluate import Gates, assess, judge, measured, read_gates
+from quantward.evaluate.attributes import load_attributes, save_attributes
 from quantward.evaluate.predictions import load, save
 from quantward.workbench import cached, in_model_order, open_session, open_variant, predictions_of, save_card, softmax
 
@@ -31,6 +32,7 @@ NOTICE = "For research use only. Not a medical device; no diagnosis may rest on 
 FORMAT = 1
 MANIFEST = "manifest.json"
 GATES = "gates.yaml"
+ATTRIBUTES = "attributes.csv"
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,10 @@ def pack(
     for name, given in (("baseline", baseline), ("candidate", entry)):
         if given.predictions is not None:
             save(anonymous(given.predictions), folder / "proof" / f"{name}.csv")
+        if given.select is not None:
+            save(anonymous(given.select), folder / "proof" / f"{name}.select.csv")
+    if entry.predictions is not None and entry.attributes:
+        save_attributes(entry.attributes, anonymous(entry.predictions).ids, folder / "proof" / ATTRIBUTES)
     write_text(folder / "proof" / GATES, yaml.safe_dump({"gates": gates.document()["gates"]}, sort_keys=False))
     if report is not None:
         shutil.copyfile(report, folder / "report.html")
@@ -155,8 +161,18 @@ def _proof(folder: Path, manifest: Mapping[str, Any], track: Track) -> tuple[str
         return "", Check("verdict", False, "no proof in the bundle")
     baseline = load(folder / "proof" / "baseline.csv")
     candidate = load(folder / "proof" / "candidate.csv")
-    settings = {"replicates": manifest["replicates"], "seed": manifest["seed"]}
-    comparison = compare(baseline, candidate, **settings, track=track)
+    select, attributes = [folder / "proof" / f"{name}.select.csv" for name in ("baseline", "candidate")], None
+    if (folder / "proof" / ATTRIBUTES).exists():
+        attributes = load_attributes(folder / "proof" / ATTRIBUTES, baseline.ids)
+    comparison, before, after = assess(
+        baseline,
+        candidate,
+        replicates=manifest["replicates"],
+        seed=manifest["seed"],
+        select=(load(select[0]), load(select[1])) if all(path.exists() for path in select) else None,
+        attributes=attributes,
+        track=track,
+    )
     costs = {
         name: None if data is None else decode(Efficiency, data, folder / MANIFEST)
         for name, data in manifest["efficiency"].items()
@@ -165,8 +181,8 @@ def _proof(folder: Path, manifest: Mapping[str, Any], track: Track) -> tuple[str
         comparison = measured(comparison, costs["baseline"], costs["candidate"])
     verdict = judge(
         comparison,
-        evaluate(baseline, **settings),
-        evaluate(candidate, **settings),
+        before,
+        after,
         read_gates(folder / "proof" / GATES),
         baseline_efficiency=costs["baseline"],
         candidate_efficiency=costs["candidate"],

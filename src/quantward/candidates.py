@@ -18,11 +18,11 @@ from quantward.audit.arithmetic import arithmetic
 from quantward.audit.equivalence import Agreement, agreement, require_equal
 from quantward.audit.size import size
 from quantward.core.contracts import Context
-from quantward.core.errors import QuantwardError, Refused
+from quantward.core.errors import QuantwardError, Refused, UsageError, suggestion
 from quantward.core.progress import Track
 from quantward.core.store import digest_text, read_json, write_json
 from quantward.core.values import Dataset, Efficiency, Entry, Fold, ImageArray, IntArray, Plan, Predictions, Variant
-from quantward.evaluate import Gates, bench, compare, evaluate, judge, measured, priced
+from quantward.evaluate import Gates, assess, bench, evaluate, judge, measured, priced
 from quantward.evaluate.predictions import load, save
 from quantward.graph.files import load_plan, save_plan
 from quantward.workbench import (
@@ -65,6 +65,7 @@ class Search:
     replicates: int = 10_000
     seed: int = 0
     discordance: float = 0.04
+    subgroups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -157,20 +158,23 @@ def judge_all(
 ) -> tuple[Entry, ...]:
     """A row for each recipe, the baseline first; a failure is a row with its reason."""
     search = work.search
-    said: dict[str, Predictions] = {}
+    own = role == "test"
+    attributes = _attributes(dataset, indices, search.subgroups)
     rows: list[Entry] = []
     for recipe in work.track(order, f"judge on {role} images"):
         row = Entry(name=recipe, recipe=recipe, runtime=search.runtime)
         try:
             if recipe in work.failures:
                 raise Refused(work.failures[recipe])
-            said[recipe] = predictions(work, recipe, indices, dataset, pixels, role)
-            row = replace(row, predictions=said[recipe], efficiency=costs.get(recipe))
-            row = replace(row, evaluation=evaluate(said[recipe], replicates=search.replicates, seed=search.seed))
-            facts = _audit(work, recipe, exported) if role == "test" else {}
-            row = replace(row, audit=facts)
-            if recipe != "fp32":
-                row = _judged(row, rows[0], search)
+            said = predictions(work, recipe, indices, dataset, pixels, role)
+            facts = _audit(work, recipe, exported) if own else {}
+            row = replace(row, predictions=said, efficiency=costs.get(recipe), audit=facts)
+            if own:
+                row = replace(row, select=on_select(work, recipe), attributes=attributes)
+            if recipe == "fp32":
+                row = replace(row, evaluation=evaluate(said, replicates=search.replicates, seed=search.seed))
+            else:
+                row = _judged(row, rows[0], search, attributes)
         except QuantwardError as error:
             row = replace(row, failure=str(error))
             if recipe == "fp32":
@@ -179,23 +183,44 @@ def judge_all(
     return tuple(rows)
 
 
-def _judged(row: Entry, baseline: Entry, search: Search) -> Entry:
-    """The row with its comparison to the baseline and its verdict."""
-    assert row.predictions is not None and baseline.predictions is not None
-    assert row.evaluation is not None and baseline.evaluation is not None
-    comparison = compare(baseline.predictions, row.predictions, replicates=search.replicates, seed=search.seed)
+def on_select(work: Work, recipe: str) -> Predictions:
+    """Predictions of the `select` images, on which choices are made, thresholds frozen and temperatures fitted."""
+    return predictions(work, recipe, work.fold.select, work.dataset, work.pixels, "select")
+
+
+def _attributes(dataset: Dataset, indices: IntArray, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    unknown = [name for name in names if name not in dataset.attributes]
+    if unknown:
+        raise UsageError(
+            f"Expected subgroups out of the attributes {', '.join(dataset.attributes) or '(none)'} of {dataset.name}; "
+            f"got {unknown[0]!r}. {suggestion(unknown[0], dataset.attributes)}"
+        )
+    return {name: tuple(dataset.attributes[name][i] for i in indices) for name in names}
+
+
+def _judged(row: Entry, baseline: Entry, search: Search, attributes: Mapping[str, Sequence[str]]) -> Entry:
+    """The row with its evaluation, its comparison to the baseline and its verdict."""
+    assert row.predictions is not None and baseline.predictions is not None and baseline.evaluation is not None
+    comparison, _, evaluation = assess(
+        baseline.predictions,
+        row.predictions,
+        replicates=search.replicates,
+        seed=search.seed,
+        select=None if baseline.select is None or row.select is None else (baseline.select, row.select),
+        attributes=attributes,
+    )
     if row.efficiency is not None and baseline.efficiency is not None:
         comparison = measured(comparison, baseline.efficiency, row.efficiency)
     verdict = judge(
         comparison,
         baseline.evaluation,
-        row.evaluation,
+        evaluation,
         search.gates,
         baseline_efficiency=baseline.efficiency,
         candidate_efficiency=row.efficiency,
         audit=row.audit,
     )
-    return replace(row, comparison=comparison, verdict=verdict)
+    return replace(row, evaluation=evaluation, comparison=comparison, verdict=verdict)
 
 
 def predictions(

@@ -4,6 +4,7 @@ needs it."""
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,9 @@ Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
 Threads = Annotated[int, typer.Option(help="Threads of the runtime.")]
 Gates = Annotated[str, typer.Option(help="clinical, screening, or a gates.yaml.")]
 Replicates = Annotated[int, typer.Option(help="Bootstrap replicates.")]
+Discordance = Annotated[
+    float, typer.Option(help="Share of images that exactly one of two models gets right, assumed for the power.")
+]
 Split = Annotated[
     str, typer.Option(help="published, own (a new leak-free one), auto, or a CSV that quantward check --out wrote.")
 ]
@@ -78,13 +82,16 @@ def check(
     out: Annotated[Path | None, typer.Option(help="Write a leak-free grouped split here (CSV).")] = None,
     folders: Annotated[bool, typer.Option(help="Read the class folders even where an images.csv lies there.")] = False,
     lenient: Annotated[bool, typer.Option(help="Leave with 0 even when errors were found.")] = False,
+    margin: Annotated[float, typer.Option(help="Drop in accuracy to rule out, as a share.")] = 0.02,
+    discordance: Discordance = 0.04,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Look for leaks, duplicates, label conflicts and bad files, and say what the test set can prove. No model."""
     from quantward.measure import check_data
 
-    found = check_data(data, out, folders=folders, seed=seed, track=_track(as_json))
+    found = check_data(data, out, folders=folders, margin=margin, discordance=discordance, seed=seed,
+                       track=_track(as_json))  # fmt: skip
     if as_json:
         _print_json(found.document())
     else:
@@ -138,6 +145,10 @@ def find(
     out: Annotated[Path | None, typer.Option(help="Folder for files, report and bundle (RUN/find).")] = None,
     threads: Threads = 1,
     replicates: Replicates = 10_000,
+    discordance: Discordance = 0.04,
+    subgroup: Annotated[
+        list[str] | None, typer.Option(help="An attribute of DATA whose values are compared one by one; repeatable.")
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -147,10 +158,18 @@ def find(
     from quantward.find import search_run
 
     search = Search(
-        read_gates(gates), target=target, runtime=runtime, threads=threads, replicates=replicates, seed=seed
+        read_gates(gates),
+        target=target,
+        runtime=runtime,
+        threads=threads,
+        replicates=replicates,
+        seed=seed,
+        discordance=discordance,
+        subgroups=tuple(subgroup or ()),
     )
     folder = out or run / "find"
-    dossier, report, bundle = search_run(run, data, search, folder, external=external, track=_track(as_json))
+    dossier, report, bundle = search_run(run, data, search, folder, external=external,
+                                         tell=partial(typer.echo, err=True), track=_track(as_json))  # fmt: skip
     if as_json:
         from quantward.core.store import read_json
 
@@ -239,6 +258,13 @@ def compare(
     method: Annotated[
         str, typer.Option(help="percentile, bca, or eq3 (a paper's p-value, for reproduction).")
     ] = "percentile",
+    select: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="Both models' predictions of other images: thresholds and temperatures are set there."),
+    ] = None,
+    attributes: Annotated[
+        Path | None, typer.Option(help="CSV id,<attribute>,... for a subgroup table (hospital, sex, scanner).")
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Write an HTML page here.")] = None,
     replicates: Replicates = 10_000,
     seed: Seed = 0,
@@ -249,7 +275,7 @@ def compare(
     from quantward.measure import compare_files
 
     found = compare_files(baseline, candidate, data, gates=gates, method=method, replicates=replicates, seed=seed,
-                          report=report, track=_track(as_json))  # fmt: skip
+                          select=select, attributes=attributes, report=report, track=_track(as_json))  # fmt: skip
     if as_json:
         _print_json(compare_document(found.comparison, found.verdict))
     else:

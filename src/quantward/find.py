@@ -18,7 +18,7 @@ from PIL import Image
 
 from quantward import __version__
 from quantward.bundle import pack
-from quantward.candidates import Search, Step, Work, judge_all, make, predictions, prove_export, time_all
+from quantward.candidates import Search, Step, Work, judge_all, make, on_select, prove_export, time_all
 from quantward.core.errors import QuantwardError, Refused
 from quantward.core.machine import describe
 from quantward.core.progress import Track, silent
@@ -42,15 +42,20 @@ def find(
     warnings: Sequence[str] = (),
     provenance: Mapping[str, Any] | None = None,
     external: Dataset | None = None,
+    tell: Callable[[str], None] = lambda text: None,
     track: Track = silent,
 ) -> Dossier:
     """Search from the float Plan `parent`; images and roles come from `dataset` and `fold`.
 
-    Writes plans, files and predictions below `folder` and picks up what is already there. Raises NotEquivalent, before
-    anything is quantized, when the exported FP32 file does not compute what PyTorch computes. A candidate that fails
-    stays in the table with its reason.
+    `tell` hears, before anything is made or run, what the test images can prove. Writes plans, files and predictions
+    below `folder` and picks up what is already there. Raises NotEquivalent, before anything is quantized, when the
+    exported FP32 file does not compute what PyTorch computes. A candidate that fails stays in the table with its
+    reason.
     """
     dataset = in_model_order(dataset, parent.classes)
+    test_groups = None if dataset.groups is None else len({dataset.groups[i] for i in fold.test})
+    power = sentence(len(fold.test), search.discordance, margin=margin_of(search.gates), n_groups=test_groups)
+    tell(power)
     pixels = cached(dataset, parent.preprocess, track)
     context = calibration(pixels, fold, parent.preprocess, seed=search.seed, track=track)
     work = Work(search, dataset, fold, pixels, folder, track, context)
@@ -71,7 +76,6 @@ def find(
         external = in_model_order(external, parent.classes)
         theirs = cached(external, parent.preprocess, track)
         outside = judge_all(work, order, whole(external), external, theirs, "external", costs, exported)
-    test_groups = None if dataset.groups is None else len({dataset.groups[i] for i in fold.test})
     return Dossier(
         title=f"{dataset.name}: lowest precision that passes",
         entries=entries,
@@ -92,7 +96,7 @@ def find(
                 "seed": search.seed,
             },
         },
-        power=sentence(len(fold.test), search.discordance, margin=margin_of(search.gates), n_groups=test_groups),
+        power=power,
         choices=choices,
         external=outside,
         external_images={} if external is None else _counts(external),
@@ -120,7 +124,7 @@ def _choose(work: Work, costs: Mapping[str, Efficiency]) -> tuple[dict[str, str]
     KL reads every probability of every image, where accuracy would see only the few images that flip. A candidate
     slower than the FP32 file is taken only where no other is left: fewer bits that cost time serve nobody.
     """
-    base = predictions(work, "fp32", work.fold.select, work.dataset, work.pixels, "select")
+    base = on_select(work, "fp32")
     chosen: dict[str, str] = {}
     told: list[Mapping[str, Any]] = []
     for step in work.search.ladder:
@@ -129,7 +133,7 @@ def _choose(work: Work, costs: Mapping[str, Efficiency]) -> tuple[dict[str, str]
             if recipe not in work.made:
                 continue
             try:
-                said = predictions(work, recipe, work.fold.select, work.dataset, work.pixels, "select")
+                said = on_select(work, recipe)
             except Refused as error:
                 work.failures[recipe] = str(error)
                 continue
@@ -193,8 +197,8 @@ def save_dossier(dossier: Dossier, path: Path) -> None:
     """The dossier as JSON for machines: everything but the predictions, which lie beside it as CSV."""
     slim = replace(
         dossier,
-        entries=tuple(replace(entry, predictions=None) for entry in dossier.entries),
-        external=tuple(replace(entry, predictions=None) for entry in dossier.external),
+        entries=tuple(replace(entry, predictions=None, select=None) for entry in dossier.entries),
+        external=tuple(replace(entry, predictions=None, select=None) for entry in dossier.external),
     )
     document = plain(slim)
     for key in ("entries", "external"):
@@ -205,7 +209,14 @@ def save_dossier(dossier: Dossier, path: Path) -> None:
 
 
 def search_run(
-    run: Path, data: Path, search: Search, folder: Path, *, external: Path | None = None, track: Track = silent
+    run: Path,
+    data: Path,
+    search: Search,
+    folder: Path,
+    *,
+    external: Path | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+    track: Track = silent,
 ) -> tuple[Dossier, Path, Path | None]:
     """Search for a RUN and write everything: dossier.json, report.html and, where something passed, bundle/."""
     opened = open_run(run, data, track=track)
@@ -219,6 +230,7 @@ def search_run(
         warnings=opened.warnings,
         provenance={"training": opened.provenance},
         external=outside,
+        tell=tell,
         track=track,
     )
     save_dossier(dossier, folder / "dossier.json")

@@ -14,7 +14,8 @@ from quantward.core.progress import Track, silent
 from quantward.core.store import read_json
 from quantward.core.values import Comparison, Efficiency, Predictions, Verdict
 from quantward.data import Report, check, leak_free, load_fold, open_dataset, split, write_split
-from quantward.evaluate import bench, compare, evaluate, judge, priced, read_gates
+from quantward.evaluate import assess, bench, judge, priced, read_gates
+from quantward.evaluate.attributes import load_attributes
 from quantward.evaluate.power import sentence
 from quantward.evaluate.predictions import load
 from quantward.runs import prepare
@@ -71,18 +72,29 @@ def compare_files(
     method: str = "percentile",
     replicates: int = 10_000,
     seed: int = 0,
+    select: tuple[Path, Path] | None = None,
+    attributes: Path | None = None,
     report: Path | None = None,
     track: Track = silent,
 ) -> Compared:
     """Compare two prediction files or, given DATA, two deployed files; optionally write an HTML page.
 
-    Raises UsageError where a deployed file comes without images to run it on.
+    `select` holds prediction files of both models on other images (thresholds and temperatures are set there),
+    `attributes` is a CSV `id,<attribute>,...` for the subgroup table. Raises UsageError where a deployed file comes
+    without images to run it on.
     """
     asked = read_gates(gates)
     before, after = (_said(path, data, track) for path in (baseline, candidate))
-    way = cast(Literal["percentile", "bca", "eq3"], method)
-    comparison = compare(before, after, replicates=replicates, seed=seed, method=way, track=track)
-    figures = [evaluate(said, replicates=replicates, seed=seed, track=track) for said in (before, after)]
+    comparison, *figures = assess(
+        before,
+        after,
+        replicates=replicates,
+        seed=seed,
+        method=cast(Literal["percentile", "bca", "eq3"], method),
+        attributes=None if attributes is None else load_attributes(attributes, before.ids),
+        select=None if select is None else (load(select[0]), load(select[1])),
+        track=track,
+    )
     verdict = judge(comparison, figures[0], figures[1], asked)
     if report is not None:
         from quantward.report.html import write_comparison
@@ -167,14 +179,26 @@ class Checked:
 
 
 def check_data(
-    data: Path, out: Path | None = None, *, folders: bool = False, seed: int = 0, track: Track = silent
+    data: Path,
+    out: Path | None = None,
+    *,
+    folders: bool = False,
+    margin: float = 0.02,
+    discordance: float = 0.04,
+    seed: int = 0,
+    track: Track = silent,
 ) -> Checked:
-    """Check DATA, say what the test part of a leak-free split can prove, and write that split to `out` when given."""
+    """Check DATA, say what the test part of a leak-free split can prove, and write that split to `out` when given.
+
+    The power is that of proving a drop in accuracy below `margin`, at a share `discordance` of images that exactly
+    one of the two models gets right.
+    """
     dataset = open_dataset(data, labels_from="folders" if folders else "auto", track=track)
     report = check(dataset, track=track)
     clean, kept = leak_free(dataset, report)
     fold = split(clean, seed=seed)
     written = None if out is None else write_split(clean, fold, out)
     groups = len({clean.groups[i] for i in fold.test}) if clean.groups is not None else None
-    told = f"A leak-free split: {kept.sentence} Its test part: {sentence(len(fold.test), margin=0.02, n_groups=groups)}"
+    power = sentence(len(fold.test), discordance, margin=margin, n_groups=groups)
+    told = f"A leak-free split: {kept.sentence} Its test part: {power}"
     return Checked(report, told, written)

@@ -32,7 +32,19 @@ def check(found: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", ["plain", "two classes", "patients", "absent class", "rare class", "eq3", "bca", "attributes", "one class"]
+    "case",
+    [
+        "plain",
+        "two classes",
+        "patients",
+        "absent class",
+        "rare class",
+        "eq3",
+        "bca",
+        "attributes",
+        "one class",
+        "select",
+    ],
 )
 def test_every_comparison_keeps_to_the_schema(predictions: Maker, case: str) -> None:
     made: dict[str, Any] = {
@@ -46,6 +58,7 @@ def test_every_comparison_keeps_to_the_schema(predictions: Maker, case: str) -> 
         "eq3": {"method": "eq3"},
         "bca": {"method": "bca"},
         "attributes": {"attributes": {"site": ["x", "y", "z"] * 30}},
+        "select": {"select": (predictions(60, seed=5), predictions(60, seed=5, noise=0.5))},
     }.get(case, {})
     found = document(predictions(90, **made), predictions(90, noise=0.5, **made), **options)
     check(found)

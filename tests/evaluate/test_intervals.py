@@ -11,8 +11,17 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from quantward.evaluate.bootstrap import bootstrap
-from quantward.evaluate.intervals import bca, logit_normal, p_value, p_value_eq3, paired_area, percentile, snapped
-from quantward.evaluate.metrics import auroc
+from quantward.evaluate.intervals import (
+    bca,
+    logit_normal,
+    p_value,
+    p_value_eq3,
+    paired_area,
+    percentile,
+    recentred,
+    snapped,
+)
+from quantward.evaluate.metrics import auroc, overall
 
 
 def test_bca_is_that_of_scipy() -> None:
@@ -105,3 +114,16 @@ def test_p_values_follow_their_formulas(raw: list[float]) -> None:
 
 def test_rounding_is_a_tie() -> None:
     assert snapped(np.array([1e-13, -1e-13, 1e-9])).tolist() == [0.0, 0.0, 1e-9]
+
+
+def test_an_ece_lies_within_its_own_interval() -> None:
+    rng = np.random.default_rng(3)
+    p = rng.dirichlet(np.ones(4) * 2, 150)
+    truth = (rng.random((150, 1)) > np.cumsum(p, axis=1)[:, :-1]).sum(axis=1)
+    (drawn,) = bootstrap(truth, [p], replicates=400, wanted=("ece",))
+    value = overall("ece", truth, p)
+    plain, fair = percentile(drawn.overall["ece"]), recentred(drawn.overall["ece"], value)
+    assert plain is not None and fair is not None
+    assert plain[0] > value, "resamples show more noise than the sample"
+    assert fair[0] < value < fair[1]
+    assert recentred(np.full(10, np.nan), 0.1) is None

@@ -14,6 +14,7 @@ from quantward.core.errors import Refused, UsageError
 from quantward.core.values import Efficiency, Latency, Predictions
 from quantward.evaluate import metrics
 from quantward.evaluate.alignment import aligned
+from quantward.evaluate.decisions import youden
 from quantward.evaluate.multiple import holm
 from quantward.evaluate.paired import assess, compare, flips, measured
 from quantward.evaluate.predictions import load, save
@@ -233,6 +234,22 @@ def test_subgroups_and_thresholds_reach_the_notes(predictions: Maker) -> None:
     assert {row["value"]: row["n"] for row in found["subgroups"]} == {"f": 40, "m": 20}
     assert found["worst_group"]["delta"] == min(row["delta"] for row in found["subgroups"])
     assert found["operating_points"]["a"]["frozen"]["threshold"] == 0.25
+
+
+def test_select_images_freeze_thresholds_and_fit_temperatures(predictions: Maker) -> None:
+    test = predictions(90), predictions(90, noise=1.0)
+    select = predictions(150, seed=7), predictions(150, seed=7, noise=1.0)
+    plain, found = (compare(*test, replicates=50, select=given) for given in (None, select))
+    assert found.deltas == plain.deltas, "nothing is rescaled"
+    frozen = found.notes["decisions"]["operating_points"]["a"]["frozen"]["threshold"]
+    assert frozen == youden(select[0].truth == 0, select[0].probabilities[:, 0])
+    assert found.notes["decisions"]["thresholds_from"] == "given"
+    scaled = found.notes["calibration"]["temperature"]["candidate"]
+    assert scaled["fitted_on"] == 150 and scaled["after"]["log_loss"] != scaled["before"]["log_loss"]
+    assert "temperature" not in plain.notes["calibration"]
+    others = replace(select[1], ids=tuple(f"x{name}" for name in select[1].ids))
+    with pytest.raises(Refused):
+        compare(*test, replicates=50, select=(select[0], others))
 
 
 def test_measured_fills_size_and_speed(predictions: Maker) -> None:

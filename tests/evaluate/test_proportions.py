@@ -17,6 +17,7 @@ from quantward.evaluate.proportions import (
     mcnemar,
     mover,
     p_of,
+    paired_mean,
     quantile,
     tango,
     tango_z,
@@ -134,3 +135,23 @@ def test_a_flawless_ranking_is_not_certain() -> None:
 def test_mover_of_equal_parts_narrows_with_their_number() -> None:
     low, high = mover([0.5] * 4, [(0.3, 0.7)] * 4)
     assert (low, high) == pytest.approx((0.4, 0.6))
+
+
+def test_paired_mean_is_the_t_test_of_scipy_where_tails_are_light() -> None:
+    steps = np.random.default_rng(0).uniform(-1, 1, 30) + 0.2
+    theirs = stats.ttest_1samp(steps, 0.0)
+    low, high, p = paired_mean(steps)
+    assert p == pytest.approx(theirs.pvalue, rel=1e-9), "a kurtosis below 3 leaves all m - 1 degrees of freedom"
+    assert (low, high) == pytest.approx(tuple(theirs.confidence_interval(0.95)), rel=1e-9)
+
+
+def test_paired_mean_of_few_large_steps_is_not_sure() -> None:
+    steps = np.r_[np.zeros(196), np.ones(4)]
+    assert stats.ttest_1samp(steps, 0.0).pvalue < 0.05 < paired_mean(steps)[2]
+    assert paired_mean(np.zeros(10)) == (0.0, 0.0, 1.0)
+
+
+def test_paired_mean_counts_patients_and_not_their_images() -> None:
+    steps = np.random.default_rng(1).uniform(-1, 1.2, 20)
+    once, twice = paired_mean(steps), paired_mean(np.repeat(steps, 3), np.repeat(np.arange(20), 3))
+    assert twice == pytest.approx(once, rel=1e-9)

@@ -372,6 +372,8 @@ class Entry:
 
     `comparison` and `verdict` are None for the baseline itself; `failure` is the reason where a step failed (the row
     stays, with its reason); `audit` holds plain facts about the file (share of integer operators, agreement, ...).
+    `select` holds the predictions of the images on which choices were made, `attributes` those of the test images by
+    which subgroups are compared.
     """
 
     name: str
@@ -384,6 +386,8 @@ class Entry:
     verdict: Verdict | None = None
     audit: Mapping[str, Any] = field(default_factory=dict)
     failure: str = ""
+    select: Predictions | None = None
+    attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

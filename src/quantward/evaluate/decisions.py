@@ -124,6 +124,12 @@ class Operating:
     specificity_high: float
 
 
+def frozen_thresholds(select: Predictions) -> dict[str, float]:
+    """Every class's threshold, tuned (`youden`) on images that no verdict is taken on."""
+    tuned = {name: youden(select.truth == k, select.probabilities[:, k]) for k, name in enumerate(select.classes)}
+    return {name: value for name, value in tuned.items() if value is not None}
+
+
 def operating_points(
     baseline: Predictions, candidate: Predictions, thresholds: Mapping[str, float] | None = None
 ) -> dict[str, Operating]:

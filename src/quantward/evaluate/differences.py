@@ -14,7 +14,7 @@ from quantward.evaluate import metrics
 from quantward.evaluate.bootstrap import Replicates
 from quantward.evaluate.intervals import bca, p_value, p_value_eq3, paired_area, percentile, snapped
 from quantward.evaluate.multiple import holm
-from quantward.evaluate.proportions import effective, mover, p_of, tango, tango_z
+from quantward.evaluate.proportions import effective, mover, p_of, paired_mean, tango, tango_z
 
 Method = Literal["percentile", "bca", "eq3"]
 METHODS = ("percentile", "bca", "eq3")
@@ -116,10 +116,11 @@ class Score:
 
 
 def scores(baseline: Predictions, candidate: Predictions) -> Mapping[tuple[str, int | None], Score]:
-    """Interval and p of every difference of proportions, keyed by metric and class (None: the whole).
+    """Interval and p of every difference of proportions and of Brier scores, by metric and class (None: the whole).
 
     Tango's for single proportions, over the effective number of images; MOVER of these for the mean sensitivity, whose
-    classes are different images. Both must be `aligned`.
+    classes are different images; Student's t for Brier scores, which are means over images (`paired_mean`). Both must
+    be `aligned`.
     """
     truth, groups = baseline.truth, baseline.groups
     calls = [metrics.predicted(p.probabilities) for p in (baseline, candidate)]
@@ -141,6 +142,15 @@ def scores(baseline: Predictions, candidate: Predictions) -> Mapping[tuple[str, 
     for k in range(len(baseline.classes)):
         parts.append(add(("sensitivity", k), calls[0] == k, calls[1] == k, truth == k))
         add(("specificity", k), calls[0] != k, calls[1] != k, truth != k)
+    whole_step = np.zeros(len(truth))
+    for k in range(len(baseline.classes)):
+        errors = [(p.probabilities[:, k] - (truth == k)) ** 2 for p in (baseline, candidate)]
+        step = errors[1] - errors[0]
+        whole_step += step
+        low, high, p = paired_mean(step, cluster)
+        found["brier", k] = Score((low, high), p)
+    low, high, p = paired_mean(whole_step, cluster)
+    found["brier", None] = Score((low, high), p)
     known = [part for part in parts if part is not None]
     if len(known) == len(parts):
 

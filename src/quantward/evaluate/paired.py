@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from quantward.core.errors import UsageError, suggestion
+from quantward.core.errors import Refused, UsageError, suggestion
 from quantward.core.progress import Track, silent
 from quantward.core.values import Comparison, Efficiency, Evaluation, Flips, Predictions
 from quantward.evaluate import calibration, decisions, metrics
@@ -30,6 +30,7 @@ def compare(
     stratified: bool = False,
     attributes: Mapping[str, Sequence[str]] | None = None,
     thresholds: Mapping[str, float] | None = None,
+    select: tuple[Predictions, Predictions] | None = None,
     threads: int | None = None,
     track: Track = silent,
 ) -> Comparison:
@@ -40,14 +41,16 @@ def compare(
     specificity) have Tango's paired score interval over the effective number of images, means of sensitivities MOVER
     of those: a bootstrap of two models that never disagreed has width zero, and would prove anything. Under
     `percentile`, AUROC and AUPRC have the paired bootstrap's interval with a wider side of harm
-    (`intervals.paired_area`), because areas near 1 need it. `stratified` draws within
-    true classes. p_holm corrects over all metrics and classes together. `attributes` (name -> a value for each of the
-    baseline's images) gives a subgroup table, `thresholds` (class -> score) operating points fixed elsewhere.
-    `notes` holds the cross-checks: `tests`, `calibration`, `decisions`, all plain data.
+    (`intervals.paired_area`), because areas near 1 need it. `stratified` draws within true classes. p_holm corrects
+    over all metrics and classes together. `attributes` (name -> a value for each of the baseline's images) gives a
+    subgroup table, `thresholds` (class -> score) operating points fixed elsewhere. `select` holds both models'
+    predictions of other images: the baseline's operating thresholds are frozen there, and what temperature scaling
+    fitted there would change is told (it is never applied). `notes` holds the cross-checks: `tests`, `calibration`,
+    `decisions`, all plain data.
 
     Raises Refused where ids, classes, truth or groups differ; the order of ids and of classes may.
     """
-    options = _Options(replicates, seed, method, stratified, attributes, thresholds, threads, track)
+    options = _Options(replicates, seed, method, stratified, attributes, thresholds, select, threads, track)
     baseline, candidate = _checked(baseline, candidate, method)
     views = {
         "baseline": calibration.summary(baseline, seed),
@@ -66,11 +69,12 @@ def assess(
     stratified: bool = False,
     attributes: Mapping[str, Sequence[str]] | None = None,
     thresholds: Mapping[str, float] | None = None,
+    select: tuple[Predictions, Predictions] | None = None,
     threads: int | None = None,
     track: Track = silent,
 ) -> tuple[Comparison, Evaluation, Evaluation]:
     """`compare`, and `evaluate` of both, from the same bootstrap: the same values at half the time."""
-    options = _Options(replicates, seed, method, stratified, attributes, thresholds, threads, track)
+    options = _Options(replicates, seed, method, stratified, attributes, thresholds, select, threads, track)
     baseline, candidate = _checked(baseline, candidate, method)
     drawn = _drawn(baseline, candidate, options)
     one = evaluated(baseline, drawn[0], replicates, seed)
@@ -87,6 +91,7 @@ class _Options:
     stratified: bool
     attributes: Mapping[str, Sequence[str]] | None
     thresholds: Mapping[str, float] | None
+    select: tuple[Predictions, Predictions] | None
     threads: int | None
     track: Track
 
@@ -126,6 +131,17 @@ def _compared(
     rest = None
     if method == "bca":
         rest = jackknife(truth, both, groups=groups, seed=options.seed, threads=options.threads, track=options.track)
+    thresholds = options.thresholds
+    if options.select is not None:
+        chosen = aligned(*options.select)
+        if chosen[0].classes != baseline.classes:
+            raise Refused(
+                f"Expected the same classes in the select and the test predictions; got {chosen[0].classes} and "
+                f"{baseline.classes}. Take both from the same models."
+            )
+        thresholds = thresholds or decisions.frozen_thresholds(chosen[0])
+        scaled = [calibration.temperature_scaling(*pair) for pair in zip(chosen, (baseline, candidate), strict=True)]
+        views = {**views, "temperature": dict(zip(("baseline", "candidate"), scaled, strict=True))}
     deltas, per_class = differences(baseline, candidate, drawn, method, rest)
     return Comparison(
         baseline.source,
@@ -143,7 +159,7 @@ def _compared(
             "stratified": options.stratified,
             "tests": witnesses(baseline, candidate, drawn),
             "calibration": views,
-            "decisions": decisions.summary(baseline, candidate, options.attributes, options.thresholds),
+            "decisions": decisions.summary(baseline, candidate, options.attributes, thresholds),
             "undefined_replicates": {
                 name: share
                 for name in metrics.OVERALL

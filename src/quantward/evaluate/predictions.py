@@ -34,7 +34,7 @@ def load(path: Path | str) -> Predictions:
     path = Path(path)
     if not path.is_file():
         raise Refused(f"Expected a prediction file at {path}; there is none. Check the path.")
-    header, rows, lines = _parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _csv(path)
+    header, rows, lines = _parquet(path) if path.suffix.lower() in (".parquet", ".pq") else csv_rows(path)
     grouped = len(header) > 2 and header[1] == "group" and header[2] == "truth"
     first = 3 if grouped else 2
     if not header or header[0] != "id" or header[first - 1 : first] != ["truth"]:
@@ -109,7 +109,7 @@ def save(predictions: Predictions, path: Path | str) -> None:
     write_text(path, text.getvalue())
 
 
-def _csv(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
+def csv_rows(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
     """Header, rows and their line numbers; a byte-order mark, CRLF and empty lines are taken as they come."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:

@@ -13,7 +13,7 @@ from quantward.core.progress import Track, silent
 from quantward.core.values import Estimate, Evaluation, FloatArray, IntArray, Predictions, ReliabilityBin
 from quantward.evaluate import calibration, metrics
 from quantward.evaluate.bootstrap import Replicates, bootstrap
-from quantward.evaluate.intervals import logit_normal, percentile
+from quantward.evaluate.intervals import logit_normal, percentile, recentred
 from quantward.evaluate.proportions import effective, hanley, mover, wilson
 
 TOP_LABEL = "top-label"
@@ -24,8 +24,9 @@ def evaluate(predictions: Predictions, *, replicates: int = 10_000, seed: int = 
 
     Proportions (accuracy, sensitivity, specificity) have Wilson's score interval over the effective number of images
     (their mean over classes: MOVER), because a bootstrap of a flawless sample has width zero; AUROC and AUPRC the
-    bootstrap's interval on the logit scale, and where they are 1 score intervals (Newcombe, Wilson); all others the
-    percentile interval of the bootstrap. A metric that does not exist is None with its reason.
+    bootstrap's interval on the logit scale, and where they are 1 score intervals (Newcombe, Wilson); the calibration
+    errors its percentile interval less its bias; all others the percentile interval. A metric that does not exist is
+    None with its reason.
 
     Raises Refused where a probability is not finite.
     """
@@ -144,6 +145,8 @@ def _interval(
     name: str, values: FloatArray, value: float, numbers: Sequence[tuple[float, float]]
 ) -> tuple[float, float] | None:
     """The bootstrap's interval of one metric; `numbers` of positives and negatives of the classes it is a mean over."""
+    if name in ("ece", "ece_debiased"):
+        return recentred(values, value)
     if name not in ("auroc", "auprc"):
         return percentile(values)
     if value == 1.0:
