@@ -63,6 +63,19 @@ def test_compare_prints_the_documented_json_and_nothing_else(tables: dict[str, P
     assert set(document["metrics"]["accuracy"]) >= {"baseline", "candidate", "delta", "low", "high", "p"}
 
 
+def test_compare_takes_other_images_for_thresholds_and_attributes_for_subgroups(
+    tables: dict[str, Path], tmp_path: Path
+) -> None:
+    names = [line.split(",")[0] for line in tables["base"].read_text().splitlines()[1:]]
+    who = tmp_path / "who.csv"
+    who.write_text("id,sex\n" + "".join(f"{name},{'fm'[i % 2]}\n" for i, name in enumerate(names)))
+    both = (tables["base"], tables["worse"])
+    done = run("compare", *both, "--select", *both, "--attributes", who, "--json", "--replicates", 300, code=3)
+    document = json.loads(done.stdout)
+    assert {row["value"] for row in document["decisions"]["subgroups"]} == {"f", "m"}
+    assert document["calibration"]["temperature"]["baseline"]["fitted_on"] == len(names)
+
+
 def test_identical_predictions_do_not_fail(tables: dict[str, Path]) -> None:
     done = run("compare", tables["base"], tables["same"], "--gates", "screening", "--replicates", 300, code=None)
     assert done.returncode in (0, 4)

@@ -289,7 +289,13 @@ def test_cross_checks_are_shown_where_they_are_and_only_there(usual: Dossier, pa
     assert entry.comparison
     notes = {
         "tests": {"accuracy": {"mcnemar_p": 0.25}},
-        "calibration": {"candidate": {"ece_floor": {"mean": 0.066, "high": 0.077}}},
+        "calibration": {
+            "candidate": {"ece_floor": {"mean": 0.066, "high": 0.077}},
+            "temperature": {
+                side: {"temperature": 1.5, "fitted_on": 1200, "before": {"ece": 0.03}, "after": {"ece": 0.02}}
+                for side in ("baseline", "candidate")
+            },
+        },
         "decisions": {
             "operating_points": {
                 "<i>": {
@@ -299,7 +305,19 @@ def test_cross_checks_are_shown_where_they_are_and_only_there(usual: Dossier, pa
                     "sensitivity_high": 0.0517,
                 },
                 "empty": {"reason": "no image of this class"},
-            }
+            },
+            "thresholds_from": "given",
+            "subgroups": [
+                {
+                    "attribute": "sex",
+                    "value": "<b>",
+                    "n": 40,
+                    "baseline": 0.9,
+                    "candidate": 0.8,
+                    "low": -0.2,
+                    "high": 0.01,
+                }
+            ],
         },
     }
 
@@ -312,6 +330,9 @@ def test_cross_checks_are_shown_where_they_are_and_only_there(usual: Dossier, pa
     assert "would show an ECE of 0.066 (in 95 of 100 cases at most 0.077)" in text
     assert "<i> 0.216 96.4 % 94.6 % −9.9 to +5.2 92.5 % – –" in text
     assert "mcnemar p 0.25" in text
+    assert "fitted on 1,200 other images and not applied: baseline T = 1.50, ECE 0.030 without" in text
+    assert "chosen for the baseline on other images" in text
+    assert "sex <b> 40 90.0 % 80.0 % −20.0 to +1.0" in text
     for odd in ({}, {"tests": 3, "calibration": [], "decisions": {"operating_points": None}}):
         text = text_of(odd)
         assert "Cross-checks" not in text and "At the thresholds" not in text and "With so few images even" not in text

@@ -31,7 +31,7 @@ def paired_mean(steps: FloatArray, groups: Sequence[str] | IntArray | None = Non
     mean = float(np.mean(steps))
     spread = np.asarray(steps - mean, np.float64)
     if groups is not None:
-        spread = np.bincount(np.unique(np.asarray(groups), return_inverse=True)[1], spread)
+        spread = np.asarray(np.bincount(np.unique(np.asarray(groups), return_inverse=True)[1], spread), np.float64)
     m, squares = len(spread), float(np.sum(spread**2))
     if m < 2 or squares <= 1e-300:
         return mean, mean, 1.0 if abs(mean) <= 1e-12 else 0.0

@@ -16,7 +16,16 @@ from quantward.report._differences import DeltaGroup, by_class, by_metric
 from quantward.report._figures import curve_panel, reliability, steps
 from quantward.report._flips import Flip, Thumbnail, worst
 from quantward.report._matrices import Matrix, matrices
-from quantward.report._notes import Table, checks, ece_floor, inside, operating_points
+from quantward.report._notes import (
+    Table,
+    checks,
+    ece_floor,
+    inside,
+    operating_points,
+    subgroups,
+    temperature,
+    thresholds_from,
+)
 from quantward.report._sentences import flipped, measured_how
 from quantward.report._words import visible
 
@@ -52,7 +61,10 @@ class Detail:
     per_class: tuple[DeltaGroup, ...]
     reliability: tuple[tuple[str, Markup], ...]
     floor: str
+    temperature: str
     points: Table | None
+    thresholds: str
+    subgroups: Table | None
     checks: Mapping[str, Any]
     roc: tuple[Curves, ...]
     precision: tuple[Curves, ...]
@@ -74,7 +86,10 @@ def detail(entry: Entry, baseline: Entry, key: str, thumbnail: Thumbnail | None,
         per_class=by_class(entry, baseline),
         reliability=_reliability(baseline.evaluation, entry.evaluation),
         floor=ece_floor(inside(notes, "calibration", "candidate")),
+        temperature=temperature(notes),
         points=operating_points(notes),
+        thresholds=thresholds_from(notes),
+        subgroups=subgroups(notes),
         checks=checks(notes),
         roc=_curves(*pair, roc=True),
         precision=_curves(*pair, roc=False),

@@ -65,6 +65,52 @@ def operating_points(notes: Mapping[str, Any]) -> Table | None:
                  tuple(rows)) if rows else None  # fmt: skip
 
 
+def temperature(notes: Mapping[str, Any]) -> str:
+    """What temperature scaling would change, where images to fit it on were at hand; it is never applied."""
+    said = []
+    for side in ("baseline", "candidate"):
+        found = inside(notes, "calibration", "temperature", side)
+        values = [inside(found, "temperature"), inside(found, "before", "ece"), inside(found, "after", "ece")]
+        if not all(isinstance(value, float) for value in values):
+            return ""
+        said.append(
+            f"{side} T = {number(values[0], 2)}, ECE {number(values[1], 3)} without and {number(values[2], 3)} with it"
+        )
+    n = inside(notes, "calibration", "temperature", "baseline", "fitted_on")
+    return f"Temperature scaling, fitted on {n:,} other images and not applied: {'; '.join(said)}."
+
+
+def subgroups(notes: Mapping[str, Any]) -> Table | None:
+    """Accuracy of both models on the images of each attribute value, the worst change of each attribute first."""
+    rows = inside(notes, "decisions", "subgroups")
+    if not isinstance(rows, (list, tuple)):
+        return None
+    kind = METRICS["accuracy"]
+    cells = [
+        (
+            visible(str(row["attribute"])),
+            visible(str(row["value"])),
+            f"{row['n']:,}",
+            kind.value(row["baseline"]),
+            kind.value(row["candidate"]),
+            interval(kind.change(row["low"]), kind.change(row["high"])) or ABSENT,
+        )
+        for row in rows
+    ]
+    head = ("attribute", "value", "images", "accuracy, baseline", "accuracy, candidate", "difference, 95 %")
+    return Table(head, tuple(cells)) if cells else None
+
+
+def thresholds_from(notes: Mapping[str, Any]) -> str:
+    """Where the operating thresholds were chosen, in words."""
+    given = inside(notes, "decisions", "thresholds_from") == "given"
+    where = "on other images" if given else "on these images"
+    return (
+        f"Thresholds chosen for the baseline {where} and kept for the candidate, as in a clinic that swaps the file "
+        "and nothing else."
+    )
+
+
 def checks(notes: Mapping[str, Any]) -> Mapping[str, Any]:
     """The other tests of the same differences, as they were recorded."""
     found = inside(notes, "tests")
