@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from quantward.evaluate.proportions import (
+    agresti_coull,
     clopper_pearson,
     effective,
     hanley,
@@ -155,3 +156,13 @@ def test_paired_mean_counts_patients_and_not_their_images() -> None:
     steps = np.random.default_rng(1).uniform(-1, 1.2, 20)
     once, twice = paired_mean(steps), paired_mean(np.repeat(steps, 3), np.repeat(np.arange(20), 3))
     assert twice == pytest.approx(once, rel=1e-9)
+
+
+@pytest.mark.parametrize("n", [20, 50, 200])
+def test_single_proportions_cover_almost_everywhere(n: int) -> None:
+    ends = np.array([agresti_coull(hits, n) for hits in range(n + 1)])
+    narrow = np.array([wilson(hits, n) for hits in range(n + 1)])
+    assert (ends[:, 0] <= narrow[:, 0] + 1e-12).all() and (ends[:, 1] >= narrow[:, 1] - 1e-12).all()
+    for share in np.linspace(0.5, 0.99, 50):
+        mass = stats.binom.pmf(np.arange(n + 1), n, share)
+        assert mass[(ends[:, 0] <= share) & (share <= ends[:, 1])].sum() > 0.92

@@ -11,7 +11,7 @@ import pytest
 from quantward.core.errors import Refused
 from quantward.core.values import Predictions
 from quantward.evaluate import metrics
-from quantward.evaluate.proportions import wilson
+from quantward.evaluate.proportions import agresti_coull
 from quantward.evaluate.single import TOP_LABEL, bins_of, evaluate
 
 Maker = Callable[..., Predictions]
@@ -44,11 +44,11 @@ def test_a_flawless_model_is_not_certain(predictions: Maker) -> None:
     p = predictions(60, 2, strength=50.0)
     found = evaluate(p, replicates=100)
     assert found.overall["accuracy"].value == 1.0
-    assert found.overall["accuracy"].low == pytest.approx(wilson(60, 60)[0])
+    assert found.overall["accuracy"].low == pytest.approx(agresti_coull(60, 60)[0])
     assert found.overall["balanced_accuracy"].low == pytest.approx(found.overall["sensitivity"].low)
     positives = found.counts["a"]
-    assert found.per_class["sensitivity"]["a"].low == pytest.approx(wilson(positives, positives)[0])
-    assert found.per_class["specificity"]["a"].low == pytest.approx(wilson(60 - positives, 60 - positives)[0])
+    assert found.per_class["sensitivity"]["a"].low == pytest.approx(agresti_coull(positives, positives)[0])
+    assert found.per_class["specificity"]["a"].low == pytest.approx(agresti_coull(60 - positives, 60 - positives)[0])
 
 
 def test_a_flawless_ranking_has_an_interval(predictions: Maker) -> None:

@@ -120,7 +120,9 @@ class Node:
 class QuantSpec:
     """How one tensor is stored in few bits: q = clip(round(x / scale) + zero_point, low, high).
 
-    `scale` and `zero_point` are scalars (shape ()) for a per-tensor grid or have one entry per slice along `axis`.
+    `scale` and `zero_point` are scalars (shape ()) for a per-tensor grid or have one entry per slice along `axis`. With
+    `block`, a weight is seen as a matrix (outputs, all else) and each row's runs of `block` entries share a scale:
+    shape (outputs, ceil(all else / block)).
     `kind` says what is stored: a weight, a bias (int32 on the grid input scale x weight scale) or an activation;
     `dynamic` activations get their range anew from every image. `format` float16 has no grid at all.
     `source` says where the range came from, for example `entropy over 200 images`.
@@ -132,6 +134,7 @@ class QuantSpec:
     format: Literal["integer", "float16"] = "integer"
     scheme: Literal["symmetric", "affine"] = "symmetric"
     axis: int | None = None
+    block: int | None = None
     scale: FloatArray = field(default_factory=lambda: np.ones((), np.float32))
     zero_point: IntArray = field(default_factory=lambda: np.zeros((), np.int32))
     dynamic: bool = False

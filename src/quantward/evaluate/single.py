@@ -14,7 +14,7 @@ from quantward.core.values import Estimate, Evaluation, FloatArray, IntArray, Pr
 from quantward.evaluate import calibration, metrics
 from quantward.evaluate.bootstrap import Replicates, bootstrap
 from quantward.evaluate.intervals import logit_normal, percentile, recentred
-from quantward.evaluate.proportions import effective, hanley, mover, wilson
+from quantward.evaluate.proportions import agresti_coull, effective, hanley, mover, wilson
 
 TOP_LABEL = "top-label"
 
@@ -22,11 +22,11 @@ TOP_LABEL = "top-label"
 def evaluate(predictions: Predictions, *, replicates: int = 10_000, seed: int = 0, track: Track = silent) -> Evaluation:
     """Every metric, whole and by class, each with a 95 % interval; patients are resampled whole where groups exist.
 
-    Proportions (accuracy, sensitivity, specificity) have Wilson's score interval over the effective number of images
-    (their mean over classes: MOVER), because a bootstrap of a flawless sample has width zero; AUROC and AUPRC the
-    bootstrap's interval on the logit scale, and where they are 1 score intervals (Newcombe, Wilson); the calibration
-    errors its percentile interval less its bias; all others the percentile interval. A metric that does not exist is
-    None with its reason.
+    Proportions (accuracy, sensitivity, specificity) have Agresti and Coull's interval over the effective number of
+    images (their mean over classes: MOVER), because a bootstrap of a flawless sample has width zero; AUROC and AUPRC
+    the bootstrap's interval on the logit scale, and where they are 1 score intervals (Newcombe, Wilson); the
+    calibration errors its percentile interval less its bias; all others the percentile interval. A metric that does
+    not exist is None with its reason.
 
     Raises Refused where a probability is not finite.
     """
@@ -157,7 +157,7 @@ def _interval(
 
 def _share(right: metrics.Mask, groups: Sequence[str] | IntArray | None) -> tuple[float, float]:
     n = effective(right.astype(float), groups)
-    return wilson(float(right.mean()) * n, n)
+    return agresti_coull(float(right.mean()) * n, n)
 
 
 def _estimate(

@@ -15,7 +15,7 @@ def to_integers(weight: FloatArray, spec: QuantSpec) -> npt.NDArray[np.int64]:
     >>> to_integers(np.array([0.25, 0.26, 99.0], np.float32), spec).tolist()
     [0, 1, 127]
     """
-    scale, zero = broadcast(spec, weight.ndim)
+    scale, zero = broadcast(spec, weight.shape)
     return np.clip(np.rint(weight / scale) + zero, spec.low, spec.high).astype(np.int64)
 
 
@@ -23,15 +23,26 @@ def stored_weight(weight: FloatArray, spec: QuantSpec) -> FloatArray:
     """What a stored weight is worth after it is read back, float32."""
     if spec.format == "float16":
         return weight.astype(np.float16).astype(np.float32)
-    scale, zero = broadcast(spec, weight.ndim)
+    scale, zero = broadcast(spec, weight.shape)
     return ((to_integers(weight, spec) - zero) * scale).astype(np.float32)
 
 
-def broadcast(spec: QuantSpec, dimensions: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Scale and zero point shaped so that they multiply an array of so many dimensions along the spec's axis."""
+def broadcast(spec: QuantSpec, shape: tuple[int, ...]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Scale and zero point shaped so that they multiply an array of this shape, slice by slice or block by block.
+
+    >>> spec = QuantSpec("weight", axis=0, block=2, scale=np.array([[1.0, 2.0]]), zero_point=np.zeros((1, 2)))
+    >>> broadcast(spec, (1, 3))[0].tolist()
+    [[1.0, 1.0, 2.0]]
+    """
     scale, zero = np.asarray(spec.scale, np.float64), np.asarray(spec.zero_point, np.float64)
+    if spec.block is not None:
+        rest = int(np.prod(shape[1:]))
+        return (
+            np.repeat(scale, spec.block, axis=1)[:, :rest].reshape(shape),
+            np.repeat(zero, spec.block, axis=1)[:, :rest].reshape(shape),
+        )
     if spec.axis is None:
         return scale, zero
-    shape = [1] * dimensions
-    shape[spec.axis] = -1
-    return scale.reshape(shape), zero.reshape(shape)
+    slices = [1] * len(shape)
+    slices[spec.axis] = -1
+    return scale.reshape(slices), zero.reshape(slices)

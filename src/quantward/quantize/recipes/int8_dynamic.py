@@ -33,7 +33,7 @@ class Int8Dynamic:
             if layer.name in kept or (layer.op == CONV and not self.convolutions):
                 continue
             weight = weight_of(layer)
-            tensors[weight] = weight_spec(parent.weights[weight], 8, True, "max |w| per channel")
+            tensors[weight] = weight_spec(parent.weights[weight], 8)
             tensors[input_key(layer.name)] = QuantSpec(
                 "activation", 8, False, "integer", "affine", dynamic=True, source="range of each image"
             )

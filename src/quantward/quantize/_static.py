@@ -1,0 +1,160 @@
+"""Weights and activations on grids that are fixed beforehand, with any number of bits for each layer.
+
+What every recipe with calibrated ranges shares: equalise, observe, choose ranges, round, correct. A recipe says how
+many bits each layer multiplies with (`Bits`); which tensors that concerns follows from the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from quantward.core.contracts import Context
+from quantward.core.values import Node, Plan, QuantSpec
+from quantward.graph.walk import CONV, input_key, inputs_of, layers, readers, weight_of
+from quantward.quantize._calibrators import CALIBRATORS, Calibrator
+from quantward.quantize._correct import correct_biases
+from quantward.quantize._equalise import equalise
+from quantward.quantize._observers import Histogram, observe, summary
+from quantward.quantize._placement import POOLS, SUMS, quantized_outputs
+from quantward.quantize._rounding import adapt
+from quantward.quantize._specs import activation_spec, bias_specs, weight_spec
+
+Rounding = Literal["nearest", "adaptive"]
+STREAM_BITS = 8
+"""Bits of what sums and pools read and write: the residual stream is not narrowed with the layers beside it."""
+
+
+@dataclass(frozen=True)
+class Bits:
+    """How many bits a layer's weights have, and the activations that it reads."""
+
+    weights: int = 8
+    activations: int = 8
+
+
+@dataclass(frozen=True)
+class Static:
+    """How ranges are found and values rounded; the fields are the options of the recipes that use it."""
+
+    calibrator: Calibrator = "mse"
+    samples: int | None = None
+    equalise: float = 0.5
+    rounding: Rounding = "nearest"
+    correct: bool = True
+    per_channel: bool = True
+
+
+def uniform(program: tuple[Node, ...], bits: Bits, ends: Bits | None = None, depthwise: Bits | None = None,
+            kept: Iterable[str] = ()) -> dict[str, Bits]:  # fmt: skip
+    """The same bits for every layer that is not `kept` in float, other ones for the first and the last layer (`ends`)
+    and for depthwise convolutions, whose few weights have nothing to average over."""
+    every = layers(program)
+    table = {}
+    for layer in every:
+        own = bits
+        if depthwise is not None and is_depthwise(layer):
+            own = depthwise
+        if ends is not None and layer in (every[0], every[-1]):
+            own = ends
+        table[layer.name] = own
+    left = set(kept)
+    return {name: own for name, own in table.items() if name not in left}
+
+
+def is_depthwise(layer: Node) -> bool:
+    """Whether a layer is a convolution in which each filter reads one channel (or few)."""
+    return layer.op == CONV and len(layer.args) > 6 and int(layer.args[6]) > 1
+
+
+def static_plan(parent: Plan, context: Context, table: Mapping[str, Bits], how: Static, recipe: str) -> Plan:
+    """The float Plan `parent` with specs for the layers in `table` (layer name -> Bits) and all that they read.
+
+    Equalise, then one pass over the calibration images for all ranges, then weights, then bias correction. The
+    histograms are made once for all recipes that share the Context, the samples and the equalisation.
+    """
+    shared = quantized_outputs(parent.program)
+    key = ("static", parent.parent, how.samples, how.equalise)
+    plan, histograms = context.once(key, lambda: observed(parent, context, shared, how))
+    tensors = activations(plan, histograms, shared, table, how)
+    for layer in layers(plan.program):
+        if layer.name in table:
+            weight = weight_of(layer)
+            tensors[weight] = weight_spec(plan.weights[weight], table[layer.name].weights, how.per_channel)
+    if how.rounding == "adaptive":
+        plan, tensors = adapt(plan, tensors, context.images(how.samples), context.progress)
+    if how.correct:
+        plan = correct_biases(plan, tensors, context.images(how.samples))
+    tensors.update(bias_specs(plan, tensors))
+    notes = {**parent.notes, "activations": summary(histograms)}
+    return replace(plan, recipe=recipe, tensors=tensors, notes=notes)
+
+
+def observed(
+    parent: Plan, context: Context, shared: Mapping[str, str], how: Static
+) -> tuple[Plan, dict[str, Histogram]]:
+    """The equalised float Plan and its histograms: all that calibrators and bit widths have in common."""
+    plan = parent
+    if how.equalise > 0:
+        plan = equalise(parent, context.images(how.samples), shared, how.equalise)
+    return plan, observe(plan, context.images(how.samples), set(shared.values()))
+
+
+def activations(
+    plan: Plan, histograms: Mapping[str, Histogram], shared: Mapping[str, str], table: Mapping[str, Bits], how: Static
+) -> dict[str, QuantSpec]:
+    """A spec for every activation that an integer layer reads or writes.
+
+    A tensor has the bits of the layers that read it, but what a sum or a pool touches keeps `STREAM_BITS`: a layer
+    that wants it narrower gets a spec of its own for what it reads (`LAYER:input`).
+    """
+    source = f"{how.calibrator} over {next(iter(histograms.values())).images} images"
+    read_by, stream = readers(plan.program), _stream(plan.program, shared)
+    specs: dict[tuple[str, int], QuantSpec] = {}
+
+    def spec(origin: str, bits: int) -> QuantSpec:
+        if (origin, bits) not in specs:
+            specs[origin, bits] = activation_spec(*CALIBRATORS[how.calibrator](histograms[origin], bits), bits, source)
+        return specs[origin, bits]
+
+    found: dict[str, QuantSpec] = {}
+    for name, origin in shared.items():
+        users = [user for user in read_by[name] if user.name in table]
+        wanted = {table[user.name].activations for user in users if user.args[0].get("node") == name}
+        bits = STREAM_BITS if origin in stream or not wanted else max(wanted)
+        if origin in stream and wanted:
+            bits = max(bits, *wanted)
+        found[name] = spec(origin, bits)
+        for user in users:
+            own = table[user.name].activations
+            if own < bits:
+                found[input_key(user.name)] = spec(origin, own)
+    return _without_kept(plan, found, {layer.name for layer in layers(plan.program)} - set(table))
+
+
+def _stream(program: tuple[Node, ...], shared: Mapping[str, str]) -> set[str]:
+    """The origins of all tensors that a sum or a pool reads or writes."""
+    touched: set[str] = set()
+    for node in program:
+        if node.op in SUMS | POOLS:
+            touched.update({node.name, *inputs_of(node)})
+    return {shared[name] for name in touched if name in shared}
+
+
+def _without_kept(plan: Plan, tensors: dict[str, QuantSpec], kept: set[str]) -> dict[str, QuantSpec]:
+    """Drop the quantizers that only float layers would read or write."""
+    if not kept:
+        return tensors
+    read_by = readers(plan.program)
+    by_name = {node.name: node for node in plan.program}
+    dropped = set()
+    for name in tensors:
+        node = by_name.get(name)
+        if node is None:
+            continue
+        writers = {name, *inputs_of(node)}
+        users = read_by[name]
+        if users and all(user.name in kept for user in users) and (writers & kept or node.op == "input"):
+            dropped.add(name)
+    return {name: spec for name, spec in tensors.items() if name not in dropped}
