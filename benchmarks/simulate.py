@@ -64,6 +64,7 @@ WORLDS = (
     World("unsaturated, 100 of 200", 200, 100, 2.0, 0.5),
     World("few flips, 100 of 200", 200, 100, 4.0, 0.3),
     World("saturated, 100 of 200", 200, 100, 9.0, 0.5),
+    World("near 1, 1,000 of 2,000", 2000, 1000, 7.0, 0.5),
     World("clustered, 50 patients of 6", 300, 150, 2.0, 0.5, 1.5, 6),
 )
 

@@ -82,6 +82,25 @@ def small_plan(small_model: Model) -> Plan:
 
 
 @pytest.fixture(scope="session")
+def small_transformer() -> Plan:
+    """The float Plan of a vision transformer with two blocks, 3 x 32 x 32 -> 4 logits, whose LayerNorms favour a few
+    channels, as those of trained transformers do."""
+    torch = pytest.importorskip("torch")
+    timm = pytest.importorskip("timm.models.vision_transformer")
+    from quantward.graph.capture import capture
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = timm.VisionTransformer(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=4)
+        with torch.no_grad():
+            for name, parameter in net.named_parameters():
+                if "norm" in name and name.endswith("weight"):
+                    parameter.copy_(10 ** torch.empty_like(parameter).uniform_(-0.7, 0.7))
+            net.head.weight.normal_(std=0.5)
+    return capture(Model("transformer", net.eval(), Preprocess(size=32, resize=32), ("a", "b", "c", "d")))
+
+
+@pytest.fixture(scope="session")
 def images() -> Batch:
     """Sixty-four normalised inputs with the structure of pictures: smooth, correlated over channels."""
     draw = np.random.default_rng(0)

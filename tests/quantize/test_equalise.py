@@ -100,3 +100,27 @@ def test_weights_of_a_depthwise_layer_change_by_filter(small_plan: Plan, images:
     layer = next(layer for layer in layers(small_plan.program) if layer.name == "blocks.0.depthwise")
     ratio = changed.weights[weight_of(layer)] / small_plan.weights[weight_of(layer)]
     assert np.allclose(ratio, ratio[:, :, :1, :1], rtol=1e-4)
+
+
+def test_layer_norms_take_over_what_their_readers_find_hard(small_transformer: Plan, images: Batch) -> None:
+    found = [stream for stream in streams(small_transformer.program) if stream.normed]
+    assert [len(stream.readers) for stream in found] == [1, 1, 1, 1], "qkv and the first layer of both blocks"
+    stored = quantized_outputs(small_transformer.program)
+    smooth = equalise(small_transformer, [images], stored, 0.5)
+    expected = logits(Network(small_transformer), images)
+    assert np.allclose(logits(Network(smooth), images), expected, atol=1e-4)
+    name = found[0].steps[0]
+    before, after = (channel_ranges(plan, [images], [name])[name] for plan in (small_transformer, smooth))
+    assert len(before) == 24 and after.max() / after.min() < 0.5 * before.max() / before.min()
+
+
+def test_a_transformer_is_closer_to_itself_when_smooth(
+    small_transformer: Plan, images: Batch, context: Context
+) -> None:
+    expected = logits(Network(small_transformer), images)
+
+    def error(recipe: str) -> float:
+        plan = RECIPES.make(recipe).plan(small_transformer, context)
+        return float(np.abs(logits(simulate(plan), images) - expected).mean())
+
+    assert error("int8-static:equalise=0.5") < 0.9 * error("int8-static:equalise=0")

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from quantward.core.values import FloatArray
-from quantward.evaluate.proportions import quantile
+from quantward.evaluate.proportions import quantile, t_quantile
 
 SNAP = 1e-12
 """Differences this small are rounding, not differences: they count as ties."""
@@ -47,14 +47,15 @@ def recentred(values: FloatArray, value: float, level: float = 0.95) -> tuple[fl
 
 
 def logit_normal(
-    values: FloatArray, value: float, resolution: float, level: float = 0.95
+    values: FloatArray, value: float, resolution: float, level: float = 0.95, df: float = math.inf
 ) -> tuple[float, float] | None:
-    """Interval of an area between 0 and 1: logit(value) +- z times the spread of the bootstrap's logits.
+    """Interval of an area between 0 and 1: logit(value) +- t times the spread of the bootstrap's logits.
 
     Areas near 1 are skewed, and a percentile interval then covers 80 % instead of 95 % (docs/statistics.md); on the
-    logit scale it covers again (Qin and Hotilovac 2008 for AUROC, Boyd et al. 2013 for AUPRC). `resolution` keeps the
-    logit finite: values closer to 0 or 1 than this, half the smallest step of the area, are moved there. None where
-    most replicates are undefined.
+    logit scale it covers again (Qin and Hotilovac 2008 for AUROC, Boyd et al. 2013 for AUPRC). t is Student's quantile
+    with `df` degrees of freedom, one less than the images of the rarer side: with few, their spread is itself a guess.
+    `resolution` keeps the logit finite: values closer to 0 or 1 than this, half the smallest step of the area, are
+    moved there. None where most replicates are undefined.
 
     >>> low, high = logit_normal(np.array([0.8, 0.9, 0.95]), 0.9, 1e-3) or (0, 0)
     >>> round(low, 2), round(high, 2)
@@ -69,7 +70,7 @@ def logit_normal(
         return np.asarray(np.log(inside) - np.log1p(-inside))
 
     middle = float(logit(np.array(value)))
-    reach = quantile(level) * float(np.std(logit(known)))
+    reach = t_quantile(level, df) * float(np.std(logit(known)))
     low, high = (0.5 * (1 + math.tanh(end / 2)) for end in (middle - reach, middle + reach))
     return min(low, value), max(high, value)
 

@@ -26,7 +26,7 @@ def paired_mean(steps: FloatArray, groups: Sequence[str] | IntArray | None = Non
     >>> low < 0 < high, p
     (True, 1.0)
     """
-    from scipy.special import stdtr, stdtrit
+    from scipy.special import stdtr
 
     mean = float(np.mean(steps))
     spread = np.asarray(steps - mean, np.float64)
@@ -38,7 +38,7 @@ def paired_mean(steps: FloatArray, groups: Sequence[str] | IntArray | None = Non
     error = math.sqrt(squares * m / (m - 1)) / len(steps)
     kurtosis = m * float(np.sum(spread**4)) / squares**2
     df = max(1.0, min(m - 1.0, 2 * m / max(kurtosis - 1, 1e-9)))
-    reach = float(stdtrit(df, 0.975)) * error
+    reach = t_quantile(0.95, df) * error
     return mean - reach, mean + reach, 2 * float(stdtr(df, -abs(mean) / error))
 
 
@@ -47,6 +47,17 @@ def quantile(level: float = 0.95) -> float:
     from statistics import NormalDist
 
     return NormalDist().inv_cdf((1 + level) / 2)
+
+
+def t_quantile(level: float, df: float) -> float:
+    """The two-sided quantile of Student's t; at least one degree of freedom, normal for infinitely many.
+
+    >>> round(t_quantile(0.95, 19), 3), round(t_quantile(0.95, math.inf), 3)
+    (2.093, 1.96)
+    """
+    from scipy.special import stdtrit
+
+    return quantile(level) if math.isinf(df) else float(stdtrit(max(df, 1.0), (1 + level) / 2))
 
 
 def wilson(hits: float, n: float, level: float = 0.95) -> tuple[float, float]:

@@ -152,7 +152,9 @@ def _interval(
     if value == 1.0:
         flawless = [hanley(1.0, *pair) if name == "auroc" else wilson(pair[0], pair[0]) for pair in numbers]
         return float(np.mean([low for low, _ in flawless])), 1.0
-    return logit_normal(values, value, 0.5 / max(positives * negatives for positives, negatives in numbers))
+    rarest = min(min(pair) for pair in numbers)
+    steps = max(positives * negatives for positives, negatives in numbers)
+    return logit_normal(values, value, 0.5 / steps, df=rarest - 1)
 
 
 def _share(right: metrics.Mask, groups: Sequence[str] | IntArray | None) -> tuple[float, float]:

@@ -17,24 +17,25 @@ from quantward.core.contracts import Batch
 from quantward.core.values import FloatArray, Plan, QuantSpec
 from quantward.graph.network import Network
 from quantward.graph.simulate import simulate
-from quantward.graph.walk import bias_of, layers
+from quantward.graph.walk import CONV, bias_of, layers
 
 IMAGES = 96
 """Images in the one large batch; the mean of a channel is over these times its positions."""
 
 
-def correct_biases(plan: Plan, tensors: Mapping[str, QuantSpec], batches: Iterable[Batch]) -> Plan:
-    """The float Plan with biases changed so that, under `tensors`, each layer's mean output is the float one's.
+def correct_biases(reference: Plan, plan: Plan, tensors: Mapping[str, QuantSpec], batches: Iterable[Batch]) -> Plan:
+    """`plan` with biases changed so that, under `tensors`, each layer's mean output is that of the float `reference`.
 
     E[y_float] - E[y_quantized] per output channel is added to the bias of every layer that has one.
     """
     images = torch.from_numpy(_one_batch(batches))
     biased = {layer.name: bias for layer in layers(plan.program) if (bias := bias_of(layer)) is not None}
+    axes = {layer.name: 1 if layer.op == CONV else -1 for layer in layers(plan.program)}
     means: dict[str, Tensor] = {}
 
     def remember(name: str, tensor: Tensor) -> Tensor:
         if name in biased:
-            means[name] = _channel_mean(tensor)
+            means[name] = _channel_mean(tensor, axes[name])
         return tensor
 
     shifts: dict[str, Tensor] = {}
@@ -45,13 +46,13 @@ def correct_biases(plan: Plan, tensors: Mapping[str, QuantSpec], batches: Iterab
 
     def take_out(name: str, tensor: Tensor) -> Tensor:
         if name in biased:
-            shifts[name] = means[name] - _channel_mean(tensor)
-            tensor = tensor + shifts[name].reshape(1, -1, *([1] * (tensor.dim() - 2)))
+            shifts[name] = means[name] - _channel_mean(tensor, axes[name])
+            tensor = tensor + shifts[name].reshape(-1, *([1] * (tensor.dim() - 2 if axes[name] == 1 else 0)))
         return round_output(name, tensor)
 
     rounded.on_output = take_out
     with torch.inference_mode():
-        Network(plan, on_output=remember).eval()(images)
+        Network(reference, on_output=remember).eval()(images)
         rounded.eval()(images)
     changed: dict[str, FloatArray] = {
         bias: (plan.weights[bias] + shifts[name].numpy()).astype(np.float32) for name, bias in biased.items()
@@ -68,6 +69,6 @@ def _one_batch(batches: Iterable[Batch]) -> Batch:
     return np.concatenate(kept)[:IMAGES]
 
 
-def _channel_mean(tensor: Tensor) -> Tensor:
-    """Mean over images and positions: axis 1 of an image tensor, the last axis of anything else is the channel."""
-    return tensor.mean((0, *range(2, tensor.dim()))) if tensor.dim() in (2, 4) else tensor.mean((0, 1))
+def _channel_mean(tensor: Tensor, axis: int) -> Tensor:
+    """Mean over everything but the channel, which is axis 1 of a convolution's output, the last of a linear layer's."""
+    return tensor.mean([d for d in range(tensor.dim()) if d != axis % tensor.dim()])

@@ -7,6 +7,7 @@ channel uses the whole range. The idea is cross-layer equalisation (Nagel et al.
 section 4.1) with two differences. Ranges are those of activations, not of weights, because activations are where INT8
 loses. And a ReLU6 is no obstacle: a channel that stays below 6 is raised until its largest calibration value is 6, so
 that the clamp does for each channel what a calibrator does for a tensor. Whole residual streams are rescaled as one.
+Behind a LayerNorm, whose affine weights take the factors, this is SmoothQuant (Xiao et al., ICML 2023).
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ SCALING = {
 }
 """Steps that keep channels apart and commute with a positive factor a channel (a ReLU6 within its clamp)."""
 
+LAYER_NORM = "aten.layer_norm.default"
+
 LIMIT = 64.0
 """Largest factor: a dead channel has no range to speak of, and raising it would only raise its noise."""
 
@@ -51,6 +54,11 @@ class Stream:
     writers: list[Node] = field(default_factory=list)
     readers: list[Node] = field(default_factory=list)
     clamp: float | None = None
+
+    @property
+    def normed(self) -> bool:
+        """Whether a LayerNorm writes it: channels are then the last axis."""
+        return any(writer.op == LAYER_NORM for writer in self.writers)
 
 
 def streams(program: tuple[Node, ...]) -> list[Stream]:
@@ -71,7 +79,9 @@ def streams(program: tuple[Node, ...]) -> list[Stream]:
     for node in program:
         if node.op in LAYERS:
             continue
-        if node.op in SCALING and _commutes(node, by_name):
+        if node.op == LAYER_NORM and _affine(node):
+            blocked.update(inputs_of(node))
+        elif node.op in SCALING and _commutes(node, by_name):
             for name in inputs_of(node):
                 parent[top(name)] = top(node.name)
         else:
@@ -80,6 +90,8 @@ def streams(program: tuple[Node, ...]) -> list[Stream]:
     for node in program:
         stream = found.setdefault(top(node.name), Stream())
         stream.steps.append(node.name)
+        if node.op == LAYER_NORM:
+            stream.writers.append(node)
         if node.op in LAYERS:
             stream.writers.append(node)
             found.setdefault(top(node.args[0]["node"]), Stream()).readers.append(node)
@@ -90,8 +102,18 @@ def streams(program: tuple[Node, ...]) -> list[Stream]:
     return [
         stream
         for name, stream in found.items()
-        if name not in closed and stream.writers and stream.readers and all(_simple(n) for n in stream.readers)
+        if name not in closed
+        and stream.writers
+        and stream.readers
+        and all(_simple(n) for n in stream.readers)
+        and (not stream.normed or (len(stream.steps) == 1 and all(n.op == LINEAR for n in stream.readers)))
     ]
+
+
+def _affine(norm: Node) -> bool:
+    """Whether a LayerNorm has a weight and a bias over the last axis, which can take factors."""
+    refs = norm.args[2:4]
+    return len(refs) == 2 and all(isinstance(ref, dict) for ref in refs) and len(norm.args[1]) == 1
 
 
 def _commutes(node: Node, by_name: dict[str, Node]) -> bool:
@@ -123,10 +145,12 @@ def _depthwise(layer: Node) -> bool:
 def channel_ranges(plan: Plan, batches: Iterable[Batch], names: Iterable[str]) -> dict[str, FloatArray]:
     """Largest |value| of each channel of the named steps over some images, after the float network has run once."""
     wanted: dict[str, Any] = dict.fromkeys(names)
+    normed = {node.name for node in plan.program if node.op == LAYER_NORM}
 
     def on_output(name: str, tensor: Tensor) -> Tensor:
         if name in wanted:
-            dims = (0, *range(2, tensor.dim()))
+            last = name in normed
+            dims = tuple(range(tensor.dim() - 1)) if last else (0, *range(2, tensor.dim()))
             reach = tensor.abs().amax(dims)
             wanted[name] = reach if wanted[name] is None else torch.maximum(wanted[name], reach)
         return tensor
@@ -142,7 +166,8 @@ def equalise(plan: Plan, batches: Iterable[Batch], stored: Iterable[str], streng
     """Rescale every stream of the float Plan; `stored` names the steps that will be quantized.
 
     `strength` 1 gives every channel the full range; less trades activation rounding for weight rounding in dense
-    readers, as SmoothQuant's exponent does (Xiao et al., ICML 2023, eq. 4). Depthwise readers have no such trade.
+    readers, and behind a LayerNorm is SmoothQuant's exponent (Xiao et al., ICML 2023, eq. 4). Depthwise readers have
+    no such trade.
     """
     found = streams(plan.program)
     kept = set(stored)
@@ -152,8 +177,11 @@ def equalise(plan: Plan, batches: Iterable[Batch], stored: Iterable[str], streng
         measured = [ranges[name] for name in stream.steps if name in ranges]
         if not measured or len({len(m) for m in measured}) != 1:
             continue
-        power = 1.0 if all(_depthwise(reader) for reader in stream.readers) else strength
-        factors = _factors(measured, stream.clamp, power)
+        if stream.normed:
+            factors = _smooth(measured[0], [weights[weight_of(reader)] for reader in stream.readers], strength)
+        else:
+            power = 1.0 if all(_depthwise(reader) for reader in stream.readers) else strength
+            factors = _factors(measured, stream.clamp, power)
         for layer in stream.writers:
             _write(weights, layer, factors)
         for layer in stream.readers:
@@ -171,8 +199,21 @@ def _factors(measured: list[FloatArray], clamp: float | None, power: float) -> F
     return np.asarray(factors, np.float64)
 
 
+def _smooth(reach: FloatArray, read: list[FloatArray], strength: float) -> Factors:
+    """max |W_j|^(1 - strength) / max |X_j|^strength of each channel, their geometric mean 1: difficulty moves from
+    the activations to the weights that read them (Xiao et al., ICML 2023, eq. 4)."""
+    weight = np.max([np.abs(w).max(axis=0) for w in read], axis=0)
+    factors = np.maximum(weight, 1e-6) ** (1 - strength) / np.maximum(reach, 1e-6) ** strength
+    factors = factors / np.exp(np.log(factors).mean())
+    return np.asarray(np.clip(factors, 1 / LIMIT, LIMIT), np.float64)
+
+
 def _write(weights: dict[str, FloatArray], layer: Node, factors: Factors) -> None:
-    """Multiply a layer's output channels."""
+    """Multiply a layer's output channels, or a LayerNorm's affine weights."""
+    if layer.op == LAYER_NORM:
+        for ref in layer.args[2:4]:
+            weights[ref["weight"]] = (weights[ref["weight"]].astype(np.float64) * factors).astype(np.float32)
+        return
     name, bias = weight_of(layer), bias_of(layer)
     weight = weights[name].astype(np.float64)
     weights[name] = (weight * factors.reshape(-1, *([1] * (weight.ndim - 1)))).astype(np.float32)

@@ -25,13 +25,17 @@ from quantward.graph.network import Network
 from quantward.graph.simulate import round_to_grid
 from quantward.graph.walk import CONV, input_key, layers, weight_of
 
-POSITIONS = 256
+POSITIONS = 64
 """Positions of an image that a convolution's H is made from, evenly spaced: neighbours say the same."""
 
 DAMPING = 0.01
 """Share of the mean diagonal that is added to H: what few images do not show is not to be exploited."""
 
 SWEEPS = 3
+"""Rounds over all inputs; after three hardly an integer moves."""
+
+BLOCK = 64
+"""Inputs whose slopes are updated one by one before the rest follow in one matrix product."""
 
 
 def adapt(
@@ -133,25 +137,31 @@ def settle(weight: FloatArray, spec: QuantSpec, moment: FloatArray, rounds: int 
 
 
 def _descend(rows: Any, whole: Any, scale: Any, metric: Any, spec: QuantSpec) -> Any:
-    """Coordinate descent over the integers, the inputs that carry most first; shapes (groups, rows, k)."""
-    whole = whole.copy()
-    gap = whole * scale[..., None] - rows
-    slope = np.matmul(gap, metric)
-    diagonal = np.einsum("gkk->gk", metric)
-    order = np.argsort(-diagonal.sum(0))
+    """Coordinate descent over the integers, the inputs that carry most first; shapes (groups, rows, k).
+
+    Within a block of `BLOCK` inputs only that block's slopes are kept up to date; the others follow in one product.
+    """
+    order = np.argsort(-np.einsum("gkk->k", metric))
+    metric = metric[:, order][:, :, order]
+    rows, whole = rows[..., order], whole[..., order]
+    slope = np.matmul(whole * scale[..., None] - rows, metric)
+    curvature = np.einsum("gkk->gk", metric)
     for _ in range(SWEEPS):
-        moved = False
-        for j in order:
-            ideal = whole[..., j] - slope[..., j] / (diagonal[:, j, None] * scale)
-            fresh = np.clip(np.rint(ideal), spec.low, spec.high)
-            step = (fresh - whole[..., j]) * scale
-            if step.any():
-                moved = True
-                whole[..., j] = fresh
-                slope += step[..., None] * metric[:, None, j, :]
-        if not moved:
+        before = whole.copy()
+        for start in range(0, len(order), BLOCK):
+            block = slice(start, start + BLOCK)
+            near, local = metric[:, block, block], slope[..., block].copy()
+            fresh = whole[..., block].copy()
+            for j in range(fresh.shape[-1]):
+                ideal = fresh[..., j] - local[..., j] / (curvature[:, start + j, None] * scale)
+                best = np.clip(np.rint(ideal), spec.low, spec.high)
+                local += ((best - fresh[..., j]) * scale)[..., None] * near[:, None, j, :]
+                fresh[..., j] = best
+            slope += np.matmul((fresh - whole[..., block]) * scale[..., None], metric[:, block])
+            whole[..., block] = fresh
+        if np.array_equal(before, whole):
             break
-    return whole
+    return whole[..., np.argsort(order)]
 
 
 def _errors(rows: Any, rounded: Any, metric: Any) -> Any:

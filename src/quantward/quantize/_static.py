@@ -82,10 +82,11 @@ def static_plan(parent: Plan, context: Context, table: Mapping[str, Bits], how: 
         if layer.name in table:
             weight = weight_of(layer)
             tensors[weight] = weight_spec(plan.weights[weight], table[layer.name].weights, how.per_channel)
+    equalised = plan
     if how.rounding == "adaptive":
         plan, tensors = adapt(plan, tensors, context.images(how.samples), context.progress)
     if how.correct:
-        plan = correct_biases(plan, tensors, context.images(how.samples))
+        plan = correct_biases(equalised, plan, tensors, context.images(how.samples))
     tensors.update(bias_specs(plan, tensors))
     notes = {**parent.notes, "activations": summary(histograms)}
     return replace(plan, recipe=recipe, tensors=tensors, notes=notes)
