@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from quantward.core.contracts import Batch
 from quantward.core.errors import Refused
 from quantward.core.values import Plan
-from quantward.quantize._calibrators import entropy, maximum, percentile, squared_error
+from quantward.quantize._calibrators import divergences, entropy, maximum, percentile, squared_error
 from quantward.quantize._observers import BINS, Histogram, observe
 
 
@@ -112,3 +112,20 @@ def test_entropy_survives_the_zeros_of_a_relu() -> None:
 def test_entropy_clips_a_lonely_outlier() -> None:
     values = np.concatenate([np.random.default_rng(6).normal(size=200_000), [80.0]])
     assert entropy(histogram_of(values), 8)[1] < 20
+
+
+@pytest.mark.parametrize("levels", [8, 128])
+def test_divergences_follow_their_definition(levels: int) -> None:
+    draw = np.random.default_rng(0)
+    counts = np.floor(draw.exponential(size=600) * 40 * np.exp(-np.arange(600) / 120))
+    counts[draw.integers(1, 600, 80)] = 0
+    stops = np.arange(levels, 600, 37)
+    for stop, found in zip(stops, divergences(counts, stops, levels), strict=True):
+        clipped = counts[:stop].copy()
+        clipped[-1] += counts[stop:].sum()
+        cell = np.arange(stop) * levels // stop
+        filled = counts[:stop] > 0
+        even = np.bincount(cell, counts[:stop], levels) / np.maximum(np.bincount(cell, filled, levels), 1)
+        p, q = clipped / clipped.sum(), np.where(filled, even[cell], 0) / counts[:stop].sum()
+        q = np.where((p > 0) & (q <= 0), 1e-12, q)
+        assert found == pytest.approx(float(p[p > 0] @ np.log(p[p > 0] / q[p > 0])), rel=1e-9, abs=1e-12)

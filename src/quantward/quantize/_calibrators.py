@@ -74,33 +74,43 @@ def entropy(histogram: Histogram, bits: int) -> tuple[float, float]:
     """
     half = BINS // 2
     counts = histogram.counts[half:] + histogram.counts[:half][::-1]
-    counts = counts.copy()
     counts[0] = counts[1]
     levels = 2 ** (bits - 1)
     last = int(np.flatnonzero(counts)[-1]) + 1 if counts.any() else half
-    best, threshold = np.inf, last
-    for stop in range(levels, last + 1, max(1, (last - levels) // 256)):
-        clipped = counts[:stop].copy()
-        clipped[-1] += counts[stop:].sum()
-        divergence = _divergence(clipped, counts[:stop], levels)
-        if divergence < best:
-            best, threshold = divergence, stop
+    stops = np.arange(levels, last + 1, max(1, (last - levels) // 256))
+    threshold = int(stops[np.argmin(divergences(counts, stops, levels))]) if len(stops) else last
     reach = threshold * 2 * histogram.reach / BINS
     return max(-reach, histogram.low), min(reach, histogram.high)
 
 
-def _divergence(clipped: npt.NDArray[np.float64], inside: npt.NDArray[np.float64], levels: int) -> float:
-    """KL(P || Q): P = clipped, Q = inside averaged within each of `levels` cells over the bins that P fills."""
-    filled = inside > 0
-    cell = np.arange(len(inside)) * levels // len(inside)
-    mass = np.bincount(cell, inside, levels)
-    width = np.bincount(cell, filled, levels)
-    q = np.where(filled, (mass / np.maximum(width, 1))[cell], 0.0)
-    p, q = clipped / clipped.sum(), q / max(q.sum(), 1e-300)
-    use = p > 0
-    if np.any(q[use] <= 0):
-        q = np.where(use & (q <= 0), 1e-12, q)
-    return float(p[use] @ np.log(p[use] / q[use]))
+def divergences(counts: npt.NDArray[np.float64], stops: npt.NDArray[np.int64], levels: int) -> npt.NDArray[np.float64]:
+    """KL(P || Q) for every stop: P = the counts with all from `stop` on moved into bin stop - 1; Q = the counts before
+    `stop`, spread evenly within each of `levels` cells over the bins that are filled. Both are normalised.
+
+    Running sums give each cell's mass, so a stop costs `levels` steps and not `stop`. Where P has mass in a bin that
+    is empty in Q, Q is taken as 1e-12 there.
+    """
+    total = counts.sum()
+    mass = np.concatenate([[0.0], np.cumsum(counts)])
+    width = np.concatenate([[0.0], np.cumsum(counts > 0)])
+    own = np.concatenate([[0.0], np.cumsum(_xlogx(counts))])
+    found = np.full(len(stops), np.inf)
+    for k, stop in enumerate(stops):
+        inside, tail = mass[stop], total - mass[stop]
+        if inside <= 0:
+            continue
+        edges = -(-np.arange(levels + 1) * stop // levels)
+        m, w = np.diff(mass[edges]), np.diff(width[edges])
+        each = np.log(np.where(m > 0, m, 1.0) / np.maximum(w, 1.0) / inside)
+        final = counts[stop - 1]
+        entropy = own[stop] - float(_xlogx(final)) + float(_xlogx(final + tail))
+        lost = each[-1] if final > 0 else np.log(1e-12)
+        found[k] = (entropy - float(m @ each) - tail * lost) / total - np.log(total)
+    return found
+
+
+def _xlogx(x: npt.NDArray[np.float64] | float) -> npt.NDArray[np.float64]:
+    return np.asarray(x * np.log(np.where(np.asarray(x) > 0, x, 1.0)))
 
 
 CALIBRATORS: dict[str, Callable[[Histogram, int], tuple[float, float]]] = {
