@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from quantward.core.contracts import Batch
 from quantward.core.errors import Refused
 from quantward.core.values import Plan
-from quantward.quantize._calibrators import divergences, entropy, maximum, percentile, squared_error
+from quantward.graph.network import function
+from quantward.quantize._calibrators import THROUGH, divergences, entropy, maximum, percentile, squared_error
 from quantward.quantize._observers import BINS, Histogram, observe
 
 
@@ -129,3 +130,25 @@ def test_divergences_follow_their_definition(levels: int) -> None:
         p, q = clipped / clipped.sum(), np.where(filled, even[cell], 0) / counts[:stop].sum()
         q = np.where((p > 0) & (q <= 0), 1e-12, q)
         assert found == pytest.approx(float(p[p > 0] @ np.log(p[p > 0] / q[p > 0])), rel=1e-9, abs=1e-12)
+
+
+def test_a_range_is_chosen_for_what_reads_it() -> None:
+    draw = np.random.default_rng(0)
+    x = np.r_[draw.normal(size=20_000), draw.uniform(-30, -10, 4_000)]
+    histogram = Histogram(np.histogram(x, BINS, (-30, 30))[0].astype(float), 30.0, float(x.min()), float(x.max()))
+    silu = THROUGH["aten.silu.default"]
+
+    def error(low: float, high: float) -> float:
+        step = (high - low) / 255
+        zero = np.rint(-low / step)
+        return float(np.mean((silu((np.clip(np.rint(x / step) + zero, 0, 255) - zero) * step) - silu(x)) ** 2))
+
+    plain, through = squared_error(histogram, 8), squared_error(histogram, 8, silu)
+    assert plain[0] < -20 < through[0], "the tail that a SiLU sets to zero is clipped"
+    assert error(*through) < 0.3 * error(*plain)
+
+
+@pytest.mark.parametrize("op", sorted(THROUGH))
+def test_functions_are_those_of_torch(op: str) -> None:
+    x = torch.linspace(-8, 8, 201, dtype=torch.float64)
+    assert np.allclose(THROUGH[op](x.numpy()), function(op)(x).numpy(), atol=1e-12)

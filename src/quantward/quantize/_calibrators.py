@@ -16,6 +16,8 @@ from quantward.quantize._observers import BINS, Histogram
 
 Calibrator = Literal["max", "percentile", "mse", "entropy"]
 
+Through = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
+
 PERCENTILE = 0.9999
 
 
@@ -34,8 +36,11 @@ def percentile(histogram: Histogram, bits: int) -> tuple[float, float]:
     return max(float(low), histogram.low), min(float(high), histogram.high)
 
 
-def squared_error(histogram: Histogram, bits: int) -> tuple[float, float]:
-    """The range with the least expected squared error, sum_i p_i (x_i - q(x_i))^2 over the bins.
+def squared_error(histogram: Histogram, bits: int, through: Through | None = None) -> tuple[float, float]:
+    """The range with the least expected squared error, sum_i p_i (f(x_i) - f(q(x_i)))^2 over the bins.
+
+    f is the function that alone reads the tensor (`through`), or the identity: what a SiLU maps to nearly zero anyway
+    need not be told apart, and its long negative tail would cost the rest their levels.
 
     Both ends are searched in turn (100 fractions of the extremes each, three rounds). The rounding error inside is
     taken as measured at the bin centres, not as step^2 / 12, so sparse and clipped distributions are judged right.
@@ -43,6 +48,7 @@ def squared_error(histogram: Histogram, bits: int) -> tuple[float, float]:
     used = histogram.counts > 0
     x, p = histogram.centres[used], histogram.counts[used]
     steps = 2**bits - 1
+    goal = x if through is None else through(x)
 
     def errors(lows: npt.NDArray[np.float64], highs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         found = np.empty(len(lows))
@@ -50,7 +56,7 @@ def squared_error(histogram: Histogram, bits: int) -> tuple[float, float]:
             step = max((b - a) / steps, 1e-12)
             zero = np.rint(-a / step)
             q = (np.clip(np.rint(x / step) + zero, 0, steps) - zero) * step
-            found[k] = float(p @ (x - q) ** 2)
+            found[k] = float(p @ (goal - (q if through is None else through(q))) ** 2)
         return found
 
     low, high = min(histogram.low, 0.0), max(histogram.high, 0.0)
@@ -112,6 +118,28 @@ def divergences(counts: npt.NDArray[np.float64], stops: npt.NDArray[np.int64], l
 def _xlogx(x: npt.NDArray[np.float64] | float) -> npt.NDArray[np.float64]:
     return np.asarray(x * np.log(np.where(np.asarray(x) > 0, x, 1.0)))
 
+
+def _gelu(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    from scipy.special import ndtr
+
+    return np.asarray(x * ndtr(x))
+
+
+def _sigmoid(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    from scipy.special import expit
+
+    return np.asarray(expit(x))
+
+
+THROUGH: dict[str, Through] = {
+    "aten.silu.default": lambda x: x * _sigmoid(x),
+    "aten.gelu.default": _gelu,
+    "aten.sigmoid.default": _sigmoid,
+    "aten.hardswish.default": lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
+    "aten.hardsigmoid.default": lambda x: np.clip(x / 6 + 0.5, 0, 1),
+    "aten.relu.default": lambda x: np.maximum(x, 0),
+}
+"""Functions through which the error of a tensor is judged where nothing else reads it, by operator."""
 
 CALIBRATORS: dict[str, Callable[[Histogram, int], tuple[float, float]]] = {
     "max": maximum,

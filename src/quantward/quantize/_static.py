@@ -13,7 +13,7 @@ from typing import Literal
 from quantward.core.contracts import Context
 from quantward.core.values import Node, Plan, QuantSpec
 from quantward.graph.walk import CONV, input_key, inputs_of, layers, readers, weight_of
-from quantward.quantize._calibrators import CALIBRATORS, Calibrator
+from quantward.quantize._calibrators import CALIBRATORS, THROUGH, Calibrator, squared_error
 from quantward.quantize._correct import correct_biases
 from quantward.quantize._equalise import equalise
 from quantward.quantize._observers import Histogram, observe, summary
@@ -116,7 +116,12 @@ def activations(
 
     def spec(origin: str, bits: int) -> QuantSpec:
         if (origin, bits) not in specs:
-            specs[origin, bits] = activation_spec(*CALIBRATORS[how.calibrator](histograms[origin], bits), bits, source)
+            if how.calibrator == "mse":
+                ops = {user.op for user in read_by[origin]}
+                ends = squared_error(histograms[origin], bits, THROUGH.get(ops.pop()) if len(ops) == 1 else None)
+            else:
+                ends = CALIBRATORS[how.calibrator](histograms[origin], bits)
+            specs[origin, bits] = activation_spec(*ends, bits, source)
         return specs[origin, bits]
 
     found: dict[str, QuantSpec] = {}
