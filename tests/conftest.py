@@ -110,14 +110,19 @@ def images() -> Batch:
 
 
 @pytest.fixture
-def context(images: Batch) -> Context:
-    """A recipe's Context over the sixty-four images."""
+def context(images: Batch, small_plan: Plan) -> Context:
+    """A recipe's Context: calibrates on the sixty-four images, trains on a few of noise."""
+    from quantward.core.values import Fold
+    from quantward.workbench import Lessons
 
     def lend(n: int | None) -> Iterator[Batch]:
         chosen = images if n is None else images[:n]
         yield from (chosen[i : i + 16] for i in range(0, len(chosen), 16))
 
-    return Context(images=lend)
+    pixels = np.random.default_rng(1).integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)
+    fold = Fold(0, 1, 0, "noise", np.arange(16), np.arange(16, 24), *[np.arange(0)] * 3)
+    fit = Lessons(pixels, np.arange(24) % 4, fold, small_plan.classes, small_plan.preprocess)
+    return Context(images=lend, fit=fit)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ FLOORS = (
     ("report", "serve"),
     ("workbench",),
     ("bundle", "runs", "candidates"),
+    ("judgement",),
     ("find", "measure", "sweeps"),
     ("study", "demo"),
     ("cli",),

@@ -136,6 +136,17 @@ def test_candidate_that_cannot_be_made_is_a_row_with_its_reason(dossier: Dossier
     assert failed.failure.startswith("Expected keep=nothing* to name a layer")
 
 
+def test_default_ladder_goes_from_half_precision_to_four_bits() -> None:
+    from quantward.candidates import LADDER
+    from quantward.core.registry import spelling
+    from quantward.workbench import RECIPES
+
+    assert [step.precision for step in LADDER] == ["FP16", "INT8", "INT8/INT4", "INT4"]
+    for step in LADDER:
+        for recipe in step.recipes:
+            assert RECIPES.make(spelling(RECIPES.make(recipe))) == RECIPES.make(recipe)
+
+
 def test_power_and_external_images_are_told(dossier: Dossier) -> None:
     assert "prove no margin below" in dossier.power
     assert dossier.external_images["name"] == "elsewhere"

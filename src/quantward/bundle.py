@@ -16,6 +16,8 @@ import numpy as np
 import yaml
 
 from quantward import __version__
+from quantward.audit.capped import IMAGES, capped
+from quantward.audit.child import executed_apart
 from quantward.core.errors import Refused
 from quantward.core.machine import describe
 from quantward.core.preprocess import geometry, normalise
@@ -35,6 +37,10 @@ GATES = "gates.yaml"
 ATTRIBUTES = "attributes.csv"
 
 
+CAPPED_TOLERANCE = 0.02
+"""How much smaller the share of answers that a capped instruction set keeps may be on another processor."""
+
+
 @dataclass(frozen=True)
 class Check:
     """One thing `verify` looked at: what it is, whether it holds, and what was seen."""
@@ -46,11 +52,12 @@ class Check:
 
 @dataclass(frozen=True)
 class Verification:
-    """All checks of a bundle. `verdict` is the one computed anew."""
+    """All checks of a bundle. `verdict` is the one computed anew; `unchecked` says what had to be believed, and why."""
 
     checks: tuple[Check, ...]
     verdict: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    unchecked: tuple[str, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -128,16 +135,50 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def verify(folder: Path, data: Path | None = None, *, threads: int = 1, track: Track = silent) -> Verification:
-    """Hash every file, compute the verdict anew from the proof and, with `data`, run the file on its images again."""
+    """Hash every file, compute the verdict anew from the proof, audit the file again as far as it goes without its Plan
+    and, with `data`, run it on its images again."""
     manifest = read_manifest(folder)
     checks = list(_hashes(folder, manifest))
     if not all(check.holds for check in checks):
         return Verification(tuple(checks))
     verdict, again = _proof(folder, manifest, track)
     checks.append(again)
+    variant = open_variant(folder / manifest["file"])
+    audited, unchecked = audit_again(variant, manifest["audit"], manifest["bytes"], manifest["runtime"])
+    checks += audited
     if data is not None:
-        checks += _run_again(folder, manifest, data, threads, track)
-    return Verification(tuple(checks), verdict, {"recipe": manifest["recipe"], "runtime": manifest["runtime"]})
+        ran, believed = _run_again(folder, manifest, data, threads, track)
+        checks, unchecked = checks + ran, unchecked + believed
+    elif manifest["audit"].get("capped_agreement") is not None:
+        unchecked.append(f"answers without VNNI ({manifest['audit']['capped_agreement']:.2%}): need the images")
+    facts = {"recipe": manifest["recipe"], "runtime": manifest["runtime"]}
+    return Verification(tuple(checks), verdict, facts, tuple(unchecked))
+
+
+def audit_again(variant: Variant, audit: Mapping[str, Any], size: int, runtime: str) -> tuple[list[Check], list[str]]:
+    """The audits that need nothing but the file, held against what the manifest says of them; then the others, each
+    with the reason why it has to be believed."""
+    promised = audit.get("bytes_promised")
+    over = f", {variant.bytes / promised - 1:+.1%} over what its bits promise" if promised else ""
+    real = variant.path.stat().st_size
+    checks = [Check("bytes", real == size == variant.bytes, f"{real:,}{over}; the manifest says {size:,}")]
+    unchecked = []
+    ran = audit.get("integer_ran")
+    if ran is not None:
+        executed, reason = executed_apart(variant, runtime)
+        if executed is None:
+            unchecked.append(f"layers in integers ({audit['integer_layers']}): {reason}")
+        else:
+            now = executed.layers.get("int8", 0)
+            seen = f"{now} of {sum(executed.layers.values())} on {runtime}, the manifest says {ran}"
+            checks.append(Check("layers in integers", now >= ran, seen))
+    if "agreement" in audit:
+        unchecked.append(
+            f"agreement with its simulation ({audit['agreement']:.2%}): needs the Plan, which stays behind"
+        )
+    if "signatures" in audit:
+        unchecked.append(f"failure signatures ({len(audit['signatures'])}): need the Plan and calibration images")
+    return checks, unchecked
 
 
 def _hashes(folder: Path, manifest: Mapping[str, Any]) -> list[Check]:
@@ -192,15 +233,18 @@ def _proof(folder: Path, manifest: Mapping[str, Any], track: Track) -> tuple[str
     return verdict.outcome, Check("verdict", same, f"{verdict.outcome}, the manifest says {manifest['verdict']}")
 
 
-def _run_again(folder: Path, manifest: Mapping[str, Any], data: Path, threads: int, track: Track) -> list[Check]:
-    """Run the file on those images of `data` that are in the proof, and compare probabilities."""
+def _run_again(
+    folder: Path, manifest: Mapping[str, Any], data: Path, threads: int, track: Track
+) -> tuple[list[Check], list[str]]:
+    """Run the file on those images of `data` that are in the proof, and compare probabilities; where the manifest says
+    what older processors answer, ask that again too."""
     variant = open_variant(folder / manifest["file"])
     dataset = in_model_order(open_dataset(data, track=track), variant.classes)
     stored = load(folder / "proof" / "candidate.csv")
     rows = {digest_text("id", name)[:16]: i for i, name in enumerate(dataset.ids)}
     known = [(k, rows[name]) for k, name in enumerate(stored.ids) if name in rows]
     if not known:
-        return [Check("images", False, f"none of the {len(stored)} images of the proof is in {data}")]
+        return [Check("images", False, f"none of the {len(stored)} images of the proof is in {data}")], []
     session = open_session(variant, manifest["runtime"], threads)
     indices = np.array([i for _, i in known])
     pixels = cached(dataset, variant.preprocess, track)
@@ -209,7 +253,16 @@ def _run_again(folder: Path, manifest: Mapping[str, Any], data: Path, threads: i
     same = float((again.probabilities.argmax(1) == before.argmax(1)).mean())
     worst = float(np.abs(again.probabilities - before).max())
     seen = f"{len(known)} of {len(stored)} images, top class agrees on {same:.2%}, largest difference {worst:.2g}"
-    return [Check("runs as measured", len(known) == len(stored) and same >= 0.995, seen)]
+    checks = [Check("runs as measured", len(known) == len(stored) and same >= 0.995, seen)]
+    before_capped = manifest["audit"].get("capped_agreement")
+    if before_capped is None:
+        return checks, []
+    some = indices[np.unique(np.linspace(0, len(indices) - 1, min(IMAGES, len(indices))).astype(np.int64))]
+    held = capped(variant, lambda: normalise(pixels[some], variant.preprocess), threads=threads)
+    if held.agreement is None:
+        return checks, [f"answers without VNNI ({before_capped:.2%}): {held.reason}"]
+    seen = f"{held.agreement:.2%} of {held.images} images keep their class, the manifest says {before_capped:.2%}"
+    return [*checks, Check("answers without VNNI", held.agreement >= before_capped - CAPPED_TOLERANCE, seen)], []
 
 
 def predict(folder: Path, images: Sequence[Path], *, threads: int = 1) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ file has already seen these very images.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,19 +13,17 @@ from typing import Any
 import numpy as np
 
 from quantward import __version__
-from quantward.audit.arithmetic import arithmetic
 from quantward.audit.equivalence import Agreement, agreement, require_equal
-from quantward.audit.size import size
 from quantward.core.contracts import Context
-from quantward.core.errors import QuantwardError, Refused, UsageError, suggestion
+from quantward.core.errors import QuantwardError
 from quantward.core.progress import Track
-from quantward.core.store import digest_text, read_json, write_json
-from quantward.core.values import Dataset, Efficiency, Entry, Fold, ImageArray, IntArray, Plan, Predictions, Variant
-from quantward.evaluate import Gates, assess, bench, evaluate, judge, measured, priced
+from quantward.core.store import digest_file, digest_text, read_json, write_json
+from quantward.core.values import Dataset, Efficiency, Fold, ImageArray, IntArray, Plan, Predictions, Variant
+from quantward.evaluate import Gates, bench, priced
 from quantward.evaluate.predictions import load, save
 from quantward.graph.files import load_plan, save_plan
 from quantward.workbench import (
-    RUNTIMES,
+    RECIPES,
     network_inputs,
     open_session,
     open_variant,
@@ -45,11 +42,23 @@ class Step:
 
 
 CALIBRATORS = ("max", "percentile", "mse", "entropy")
+RATIOS = (0.22, 0.18)
+"""Bytes of mixed INT8/INT4 weights as shares of the FP32 weights': the first is the largest that makes a file four
+times smaller with its graph counted, the second lies half-way to all INT4."""
 
 
 LADDER = (
     Step("FP16", ("fp16",)),
-    Step("INT8", ("int8-dynamic", *(f"int8-static:calibrator={name}" for name in CALIBRATORS))),
+    Step(
+        "INT8",
+        (
+            "int8-dynamic",
+            *(f"int8-static:calibrator={name}" for name in CALIBRATORS),
+            "int8-static:reduce_range=true",
+        ),
+    ),
+    Step("INT8/INT4", tuple(f"mixed:ratio={ratio}" for ratio in RATIOS)),
+    Step("INT4", ("low-bit", "int4-weights")),
 )
 
 
@@ -94,7 +103,11 @@ class Work:
 def make(work: Work, recipe: str, parent: Plan) -> Made:
     """Plan and deployed file of one recipe: taken from the folder where they are already there and whole."""
     images = str(work.fold.calibrate.tolist())
-    asked = (recipe, parent.parent, work.fold.dataset, images, str(work.search.seed), work.search.target, __version__)
+    made = RECIPES.make(recipe)
+    table = getattr(made, "table", None)
+    read = digest_file(Path(table)) if table and Path(table).is_file() else ""
+    asked = (recipe, read, parent.parent, work.fold.dataset, images, str(work.search.seed), work.search.target,
+             __version__)  # fmt: skip
     key = digest_text(*asked)[:16]
     home = work.folder / "plans" / key
     done = home / "done.json"
@@ -111,7 +124,7 @@ def make(work: Work, recipe: str, parent: Plan) -> Made:
     return Made(home, variant)
 
 
-def _simulated(made: Made) -> Variant:
+def simulated(made: Made) -> Variant:
     """The Plan folder itself as a Variant, for the torch-float runtime."""
     return replace(made.variant, format="plan", path=made.plan, max_batch=None)
 
@@ -121,7 +134,7 @@ def prove_export(work: Work) -> Agreement:
     made = work.made["fp32"]
     inputs = network_inputs(work.pixels, work.fold.select, made.variant.preprocess)
     found = agreement(
-        open_session(_simulated(made), "torch-float", work.search.threads),
+        open_session(simulated(made), "torch-float", work.search.threads),
         open_session(made.variant, work.search.runtime, work.search.threads),
         work.track(inputs, "FP32 file against PyTorch"),
     )
@@ -146,81 +159,15 @@ def time_all(work: Work) -> dict[str, Efficiency]:
     return {name: priced(files[name], runtime, timing) for name, timing in times.items()}
 
 
-def judge_all(
-    work: Work,
-    order: Sequence[str],
-    indices: IntArray,
-    dataset: Dataset,
-    pixels: ImageArray,
-    role: str,
-    costs: Mapping[str, Efficiency],
-    exported: Agreement,
-) -> tuple[Entry, ...]:
-    """A row for each recipe, the baseline first; a failure is a row with its reason."""
-    search = work.search
-    own = role == "test"
-    attributes = _attributes(dataset, indices, search.subgroups)
-    rows: list[Entry] = []
-    for recipe in work.track(order, f"judge on {role} images"):
-        row = Entry(name=recipe, recipe=recipe, runtime=search.runtime)
-        try:
-            if recipe in work.failures:
-                raise Refused(work.failures[recipe])
-            said = predictions(work, recipe, indices, dataset, pixels, role)
-            facts = _audit(work, recipe, exported) if own else {}
-            row = replace(row, predictions=said, efficiency=costs.get(recipe), audit=facts)
-            if own:
-                row = replace(row, select=on_select(work, recipe), attributes=attributes)
-            if recipe == "fp32":
-                row = replace(row, evaluation=evaluate(said, replicates=search.replicates, seed=search.seed))
-            else:
-                row = _judged(row, rows[0], search, attributes)
-        except QuantwardError as error:
-            row = replace(row, failure=str(error))
-            if recipe == "fp32":
-                raise
-        rows.append(row)
-    return tuple(rows)
-
-
 def on_select(work: Work, recipe: str) -> Predictions:
     """Predictions of the `select` images, on which choices are made, thresholds frozen and temperatures fitted."""
     return predictions(work, recipe, work.fold.select, work.dataset, work.pixels, "select")
 
 
-def _attributes(dataset: Dataset, indices: IntArray, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    unknown = [name for name in names if name not in dataset.attributes]
-    if unknown:
-        raise UsageError(
-            f"Expected subgroups out of the attributes {', '.join(dataset.attributes) or '(none)'} of {dataset.name}; "
-            f"got {unknown[0]!r}. {suggestion(unknown[0], dataset.attributes)}"
-        )
-    return {name: tuple(dataset.attributes[name][i] for i in indices) for name in names}
-
-
-def _judged(row: Entry, baseline: Entry, search: Search, attributes: Mapping[str, Sequence[str]]) -> Entry:
-    """The row with its evaluation, its comparison to the baseline and its verdict."""
-    assert row.predictions is not None and baseline.predictions is not None and baseline.evaluation is not None
-    comparison, _, evaluation = assess(
-        baseline.predictions,
-        row.predictions,
-        replicates=search.replicates,
-        seed=search.seed,
-        select=None if baseline.select is None or row.select is None else (baseline.select, row.select),
-        attributes=attributes,
-    )
-    if row.efficiency is not None and baseline.efficiency is not None:
-        comparison = measured(comparison, baseline.efficiency, row.efficiency)
-    verdict = judge(
-        comparison,
-        baseline.evaluation,
-        evaluation,
-        search.gates,
-        baseline_efficiency=baseline.efficiency,
-        candidate_efficiency=row.efficiency,
-        audit=row.audit,
-    )
-    return replace(row, evaluation=evaluation, comparison=comparison, verdict=verdict)
+def divergence(baseline: Predictions, candidate: Predictions) -> float:
+    """Mean over images of KL(p || q) = sum_k p_k log(p_k / q_k), in nats; q is held above 1e-12."""
+    p, q = baseline.probabilities, np.maximum(candidate.probabilities, 1e-12)
+    return float(np.where(p > 0, p * np.log(np.maximum(p, 1e-300) / q), 0.0).sum(1).mean())
 
 
 def predictions(
@@ -236,36 +183,3 @@ def predictions(
     said = predictions_of(session, dataset, indices, pixels, variant.preprocess, recipe, work.track)
     save(said, path)
     return replace(load(path), source=recipe)
-
-
-def _audit(work: Work, recipe: str, exported: Agreement) -> dict[str, Any]:
-    """Is the file what its Plan says? Agreement with the simulation on the test images, integer layers, bytes."""
-    made, search = work.made[recipe], work.search
-    variant, plan = made.variant, load_plan(made.plan)
-    facts: dict[str, Any] = {"file": variant.path.relative_to(work.folder).as_posix()}
-    if recipe == "fp32":
-        facts["agreement"], facts["agreement_images"] = exported.top1, exported.n
-        facts["largest_logit_difference"] = exported.worst
-    else:
-        path = made.plan / f"agreement.{variant.sha256[:16]}.json"
-        if not path.exists():
-            found = agreement(
-                open_session(_simulated(made), "torch-float", search.threads),
-                open_session(variant, search.runtime, search.threads),
-                work.track(network_inputs(work.pixels, work.fold.test, plan.preprocess), f"audit {recipe}"),
-            )
-            write_json(path, found)
-        found_again = read_json(path)
-        facts["agreement"], facts["agreement_images"] = found_again["top1"], found_again["n"]
-        facts["largest_logit_difference"] = found_again["worst"]
-        facts["mean_logit_difference"] = found_again["mean"]
-    executed = RUNTIMES.make(search.runtime).executed(variant)
-    if executed is not None:
-        arithmetics = arithmetic(plan, executed)
-        facts["integer_layers"] = f"{arithmetics.integer} of {arithmetics.layers} run as integers"
-        facts["integer_share"] = arithmetics.share
-        facts["operators"] = dict(sorted(executed.operators.items()))
-    sizes = size(plan, variant)
-    facts["bytes_promised"], facts["bytes_overhead"] = sizes.promised, sizes.overhead
-    facts["seconds_to_make"] = round(variant.seconds, 2)
-    return facts

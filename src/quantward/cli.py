@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -142,6 +142,9 @@ def find(
     external: Annotated[Path | None, typer.Option(help="A second dataset, to confirm on.")] = None,
     runtime: Annotated[str, typer.Option(help="Where the candidates run and are judged.")] = "onnxruntime",
     target: Annotated[str, typer.Option(help="What the candidates are written as.")] = "onnx-cpu",
+    recipe: Annotated[
+        list[str] | None, typer.Option(help="A candidate in place of the default ones, a step each; repeatable.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for files, report and bundle (RUN/find).")] = None,
     threads: Threads = 1,
     replicates: Replicates = 10_000,
@@ -153,12 +156,13 @@ def find(
     as_json: Json = False,
 ) -> None:
     """THE verb: walk the precision ladder down to the lowest that passes the gates; table, report, bundle."""
-    from quantward.candidates import Search
+    from quantward.candidates import LADDER, Search, Step
     from quantward.evaluate import read_gates
     from quantward.find import search_run
 
     search = Search(
         read_gates(gates),
+        ladder=tuple(Step(name, (name,)) for name in recipe) if recipe else LADDER,
         target=target,
         runtime=runtime,
         threads=threads,
@@ -326,6 +330,8 @@ def verify(
     else:
         for item in found.checks:
             typer.echo(f"{'ok  ' if item.holds else 'FAIL'} {item.name}: {item.seen}")
+        for line in found.unchecked:
+            typer.echo(f"     not checked again: {line}")
     if not found.holds:
         raise typer.Exit(REFUSED)
 
@@ -348,6 +354,45 @@ def predict(
     for row in rows:
         typer.echo(f"{row['image']}: {row['class']} ({row['probability']:.3f})")
     typer.echo(NOTICE, err=True)
+
+
+@app.command()
+def sensitivity(
+    run: Annotated[Path, typer.Argument(help="A folder that quantward train made.")],
+    data: Data,
+    out: Annotated[Path | None, typer.Option(help="Folder for tables, front and page (RUN/sensitivity).")] = None,
+    samples: Annotated[int, typer.Option(help="Calibration images that layers are judged on.")] = 64,
+    offer: Annotated[str, typer.Option(help="Widths to choose from, for example w8a8+w4a8+w4a4.")] = "w8a8+w4a8",
+    by: Annotated[
+        Literal["fisher", "one-at-a-time"], typer.Option(help="Which ranking the tables are chosen by.")
+    ] = "one-at-a-time",
+    measure: Annotated[bool, typer.Option(help="Measure layer by layer; without, gradients alone: seconds.")] = True,
+    top: Annotated[int, typer.Option(help="Tables of the front that are written and run as files.")] = 5,
+    latency: Annotated[
+        Path | None, typer.Option(help="Measured times, JSON {layer: {width: milliseconds}}, to bound as well.")
+    ] = None,
+    milliseconds: Annotated[float | None, typer.Option(help="The bound on their sum.")] = None,
+    target: Annotated[str, typer.Option(help="What the tables are written as.")] = "onnx-cpu",
+    runtime: Annotated[str, typer.Option(help="Where they run.")] = "onnxruntime",
+    threads: Threads = 1,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Which layers mind fewer bits: ranking, best table at each size, and the top ones run as files."""
+    from quantward.sweeps import sensitivity_run
+
+    folder = out or run / "sensitivity"
+    found = sensitivity_run(run, data, folder, samples=samples, offer=tuple(offer.split("+")), by=by, measure=measure,
+                            top=top, latency=latency, milliseconds=milliseconds, target=target, runtime=runtime,
+                            threads=threads, seed=seed, track=_track(as_json))  # fmt: skip
+    if as_json:
+        _print_json(found)
+    else:
+        from quantward.core.store import plain
+        from quantward.report.front import show_front
+
+        show_front(plain(found), _console())
+        typer.echo(f"page: {folder / 'front.html'}\ntables: {folder / 'tables'}")
 
 
 @app.command("list")

@@ -18,18 +18,28 @@ from PIL import Image
 
 from quantward import __version__
 from quantward.bundle import pack
-from quantward.candidates import Search, Step, Work, judge_all, make, on_select, prove_export, time_all
+from quantward.candidates import (
+    Search,
+    Step,
+    Work,
+    divergence,
+    make,
+    on_select,
+    prove_export,
+    time_all,
+)
 from quantward.core.errors import QuantwardError, Refused
 from quantward.core.machine import describe
 from quantward.core.progress import Track, silent
 from quantward.core.store import plain, write_json
-from quantward.core.values import Dataset, Dossier, Efficiency, Entry, Fold, Plan, Predictions
+from quantward.core.values import Dataset, Dossier, Efficiency, Entry, Fold, Plan
 from quantward.data import open_dataset
 from quantward.evaluate import Gates
 from quantward.evaluate.power import sentence
+from quantward.judgement import judge_all
 from quantward.report.html import write_report
 from quantward.runs import open_run
-from quantward.workbench import cached, calibration, in_model_order, open_variant, whole
+from quantward.workbench import cached, calibration, in_model_order, lessons, open_variant, whole
 
 
 def find(
@@ -57,7 +67,9 @@ def find(
     power = sentence(len(fold.test), search.discordance, margin=margin_of(search.gates), n_groups=test_groups)
     tell(power)
     pixels = cached(dataset, parent.preprocess, track)
-    context = calibration(pixels, fold, parent.preprocess, seed=search.seed, track=track)
+    fit = lessons(dataset, pixels, fold, parent, seed=search.seed, track=track)
+    context = calibration(pixels, fold, parent.preprocess, seed=search.seed, track=track, fit=fit,
+                          folder=folder / "trained")  # fmt: skip
     work = Work(search, dataset, fold, pixels, folder, track, context)
     order = ["fp32", *(recipe for step in search.ladder for recipe in step.recipes)]
     work.made["fp32"] = make(work, "fp32", parent)
@@ -66,11 +78,14 @@ def find(
         try:
             work.made[recipe] = make(work, recipe, parent)
         except QuantwardError as error:
+            if error.exit_code == 130:  # Ctrl-C while a recipe trains is no failure of the recipe
+                raise
             work.failures[recipe] = str(error)
     costs = time_all(work)
     entries = judge_all(work, order, fold.test, dataset, pixels, "test", costs, exported)
-    chosen_of, choices = _choose(work, costs)
-    chosen = _descend(search.ladder, chosen_of, {entry.recipe: entry for entry in entries})
+    by_recipe = {entry.recipe: entry for entry in entries}
+    chosen_of, choices = _choose(work, costs, by_recipe)
+    chosen = _descend(search.ladder, chosen_of, by_recipe)
     outside: tuple[Entry, ...] = ()
     if external is not None:
         external = in_model_order(external, parent.classes)
@@ -118,11 +133,14 @@ def publish(dossier: Dossier, search: Search, folder: Path, report: Path | None)
     return pack(folder / "bundle", variant, entry, dossier.entries[0], dossier, search.gates, report)
 
 
-def _choose(work: Work, costs: Mapping[str, Efficiency]) -> tuple[dict[str, str], tuple[Mapping[str, Any], ...]]:
+def _choose(
+    work: Work, costs: Mapping[str, Efficiency], entries: Mapping[str, Entry]
+) -> tuple[dict[str, str], tuple[Mapping[str, Any], ...]]:
     """For each step the candidate closest to FP32 on the `select` images: least mean KL divergence of probabilities.
 
     KL reads every probability of every image, where accuracy would see only the few images that flip. A candidate
-    slower than the FP32 file is taken only where no other is left: fewer bits that cost time serve nobody.
+    slower than the FP32 file, or one that answers otherwise on processors without VNNI, is taken only where no other
+    is left.
     """
     base = on_select(work, "fp32")
     chosen: dict[str, str] = {}
@@ -143,9 +161,10 @@ def _choose(work: Work, costs: Mapping[str, Efficiency]) -> tuple[dict[str, str]
                 {"precision": step.precision, "candidate": recipe, "divergence": scores[recipe], "accuracy": right,
                  "images": len(said), "chosen": False}
             )  # fmt: skip
-        fast = {name: score for name, score in scores.items() if not _slower(costs, name)}
+        fast = [name for name in scores if not _slower(costs, name)] or [*scores]
+        steady = [name for name in fast if "capped_cure" not in entries[name].audit] or fast
         if scores:
-            chosen[step.precision] = min(fast or scores, key=lambda name: scores[name])
+            chosen[step.precision] = min(steady, key=lambda name: scores[name])
     return chosen, tuple({**row, "chosen": row["candidate"] in chosen.values()} for row in told)
 
 
@@ -155,12 +174,6 @@ def _slower(costs: Mapping[str, Efficiency], recipe: str) -> bool:
         return False
     ours, base = (next(row.p50 for row in costs[name].latency if row.batch == 1) for name in (recipe, "fp32"))
     return ours > 1.1 * base
-
-
-def divergence(baseline: Predictions, candidate: Predictions) -> float:
-    """Mean over images of KL(p || q) = sum_k p_k log(p_k / q_k), in nats; q is held above 1e-12."""
-    p, q = baseline.probabilities, np.maximum(candidate.probabilities, 1e-12)
-    return float(np.where(p > 0, p * np.log(np.maximum(p, 1e-300) / q), 0.0).sum(1).mean())
 
 
 def _descend(ladder: Iterable[Step], chosen: Mapping[str, str], entries: Mapping[str, Entry]) -> str | None:

@@ -6,14 +6,18 @@ A RUN holds `model.safetensors` and `model.json` (the float model), `data.json` 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from quantward import __version__
+from quantward.core.contracts import Context
 from quantward.core.errors import Refused, UsageError, suggestion
 from quantward.core.progress import Track, silent
-from quantward.core.store import read_json, write_json
+from quantward.core.registry import spelling
+from quantward.core.store import digest_text, read_json, write_json
 from quantward.core.values import Dataset, Fold, Model, Plan, Variant
 from quantward.data import (
     check,
@@ -26,7 +30,7 @@ from quantward.data import (
 )
 from quantward.data import split as draw_fold
 from quantward.graph.files import load_plan, save_plan
-from quantward.workbench import cached, calibration, plan_with, write_with
+from quantward.workbench import RECIPES, cached, calibration, lessons, plan_with, write_with
 
 SPLITS = ("auto", "published", "own")
 
@@ -140,10 +144,15 @@ def open_run(run: Path, data: Path, *, track: Track = silent) -> Run:
 def quantize_run(
     run: Path, recipe: str, target: str, data: Path | None, out: Path, *, seed: int = 0, track: Track = silent
 ) -> Variant:
-    """Apply one recipe to a RUN's float Plan and write one file. `data` is needed by recipes that look at images."""
-    from quantward.core.contracts import Context
-    from quantward.workbench import RECIPES
+    """Apply one recipe to a RUN's float Plan and write one file (`plan_run`)."""
+    return write_with(target, plan_run(run, recipe, data, seed=seed, track=track), out)
 
+
+def plan_run(run: Path, recipe: str, data: Path | None, *, seed: int = 0, track: Track = silent) -> Plan:
+    """Apply one recipe to a RUN's float Plan. `data` is needed by recipes that look at images.
+
+    A recipe that trains keeps its state in RUN/trained: killed, it goes on there; done, its Plan is taken up again.
+    """
     made = RECIPES.make(recipe)
     if made.needs == "nothing":
         parent, context = load_plan(run / "plan"), Context(images=lambda n: iter(()), seed=seed, progress=track)
@@ -154,4 +163,19 @@ def quantize_run(
         parent = opened.plan
         pixels = cached(opened.dataset, parent.preprocess, track)
         context = calibration(pixels, opened.fold, parent.preprocess, seed=seed, track=track)
-    return write_with(target, plan_with(recipe, parent, context), out)
+        if made.needs == "training":
+            fit = lessons(opened.dataset, pixels, opened.fold, parent, seed=seed, track=track)
+            asked = (spelling(made), parent.parent, opened.fold.dataset, str(seed), __version__)
+            folder = run / "trained" / digest_text(*asked)[:16]
+            return _trained(recipe, parent, replace(context, fit=fit, folder=folder), folder)
+    return plan_with(recipe, parent, context)
+
+
+def _trained(recipe: str, parent: Plan, context: Context, folder: Path) -> Plan:
+    """The Plan of a recipe that trains, read back where it has been made; then its checkpoints are forgotten."""
+    done = folder / "plan"
+    if not (done / "plan.json").exists():
+        save_plan(plan_with(recipe, parent, context), done)
+        for state in folder.glob("*/*/checkpoint"):
+            shutil.rmtree(state)
+    return load_plan(done)

@@ -6,13 +6,14 @@ and a deployed file meets its images. The same functions are the Python API.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from quantward.core.contracts import Batch, Context, Session
+from quantward.core.contracts import Batch, Context, Session, Trained
 from quantward.core.errors import Refused, UsageError
 from quantward.core.preprocess import normalise
 from quantward.core.progress import Track, silent
@@ -125,6 +126,68 @@ def calibration(
         yield from track(steps, "calibrate", -(-len(chosen) // BATCH))
 
     return Context(images=images, seed=seed, progress=track, **lent)
+
+
+@dataclass(frozen=True, eq=False)
+class Lessons:
+    """The training that a recipe may ask for (`core.contracts.Fit`): on the fold's `train` images, stopped by `tune`.
+
+    Always in float32: half precision would round values that are rounded already, and not to the file's grid.
+    """
+
+    pixels: ImageArray = field(repr=False)
+    labels: IntArray = field(repr=False)
+    fold: Fold = field(repr=False)
+    classes: tuple[str, ...]
+    preprocess: Preprocess
+    seed: int = 0
+    track: Track = silent
+
+    @property
+    def images(self) -> int:
+        """How many images the weights see in an epoch."""
+        return len(self.fold.train)
+
+    def __call__(
+        self,
+        net: Any,
+        loss: Callable[[Any, Any], Mapping[str, Any]],
+        *,
+        groups: Sequence[Mapping[str, Any]],
+        epochs: int,
+        batch: int,
+        lr: float,
+        patience: int,
+        augment: str,
+        folder: Path | None,
+        arguments: Mapping[str, Any],
+    ) -> Trained:
+        """Train `net` in place by the one training loop."""
+        from quantward.train import Course, Images, fit
+        from quantward.train.augment import augment_named
+
+        images = Images(self.pixels, np.asarray(self.labels), np.asarray(self.fold.train), np.asarray(self.fold.tune),
+                        self.classes, self.preprocess)  # fmt: skip
+        return fit(
+            net,
+            images.to_train(batch, augment_named(augment), self.seed),
+            images.to_tune(),
+            Course(epochs=epochs, batch=batch, lr=lr, patience=patience, precision="32"),
+            loss=loss,
+            seed=self.seed,
+            folder=folder,
+            arguments={**arguments, "augment": augment, "fold": self.fold.dataset},
+            groups=groups,
+            track=self.track,
+        )
+
+
+def lessons(
+    dataset: Dataset, pixels: ImageArray, fold: Fold, parent: Plan, *, seed: int = 0, track: Track = silent
+) -> Lessons:
+    """What `calibration` lends as `fit` to recipes that train the float Plan `parent` further."""
+    labels = np.asarray(in_model_order(dataset, parent.classes).labels)
+    return Lessons(pixels, labels, fold, parent.classes, parent.preprocess, seed, track)
 
 
 def cached(dataset: Dataset, how: Preprocess, track: Track = silent) -> ImageArray:

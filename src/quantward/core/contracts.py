@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
@@ -17,13 +17,54 @@ Batch = npt.NDArray[np.float32]
 T = TypeVar("T")
 
 
+class Trained(Protocol):
+    """How a training went: a row of figures an epoch, which epoch's weights were kept, and why it ended."""
+
+    @property
+    def rows(self) -> tuple[Mapping[str, float], ...]: ...
+
+    @property
+    def best_epoch(self) -> int: ...
+
+    @property
+    def ended(self) -> str: ...
+
+
+class Fit(Protocol):
+    """Trains a torch module in place on the images for weights, keeps the epoch that is best on those for stopping.
+
+    `loss(net, batch)` gives the terms of the loss by name, for a batch with `inputs` and `labels`. `groups` are
+    parameter groups as torch knows them, where `share` scales the rate. With a `folder` a killed training goes on from
+    there; `arguments` name whatever else its result depends on. `images` is how many there are for weights.
+    """
+
+    @property
+    def images(self) -> int: ...
+
+    def __call__(
+        self,
+        net: Any,
+        loss: Callable[[Any, Any], Mapping[str, Any]],
+        *,
+        groups: Sequence[Mapping[str, Any]],
+        epochs: int,
+        batch: int,
+        lr: float,
+        patience: int,
+        augment: str,
+        folder: Path | None,
+        arguments: Mapping[str, Any],
+    ) -> Trained: ...
+
+
 @dataclass(frozen=True)
 class Context:
     """What floor 4 lends to a recipe. `images(n)` yields preprocessed batches (b, 3, size, size), n images in all
-    (every calibration image where n is None); `fit` trains a network in place, for recipes that need training."""
+    (every calibration image where n is None); `fit` trains a network in place, for recipes that need training, with
+    `folder` to go on from after a kill."""
 
     images: Callable[[int | None], Iterator[Batch]]
-    fit: Callable[..., Any] | None = None
+    fit: Fit | None = None
     seed: int = 0
     folder: Path | None = None
     progress: Track = field(default=silent)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -25,6 +27,22 @@ def stored_weight(weight: FloatArray, spec: QuantSpec) -> FloatArray:
         return weight.astype(np.float16).astype(np.float32)
     scale, zero = broadcast(spec, weight.shape)
     return ((to_integers(weight, spec) - zero) * scale).astype(np.float32)
+
+
+def stored_scale(spec: QuantSpec) -> npt.NDArray[np.floating[Any]]:
+    """The scales as a file holds them: those of blocks in half precision where that changes none, else float32.
+
+    >>> spec = QuantSpec("weight", axis=0, block=2, scale=np.array([[0.5, 0.25]], np.float32))
+    >>> stored_scale(spec).dtype.name, stored_scale(QuantSpec("weight")).dtype.name
+    ('float16', 'float32')
+    """
+    whole = np.asarray(spec.scale, np.float32)
+    if spec.block is not None:
+        with np.errstate(over="ignore"):
+            half = whole.astype(np.float16)
+        if np.array_equal(half.astype(np.float32), whole):
+            return half
+    return whole
 
 
 def broadcast(spec: QuantSpec, shape: tuple[int, ...]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -183,9 +183,9 @@ def equalise(plan: Plan, batches: Iterable[Batch], stored: Iterable[str], streng
             power = 1.0 if all(_depthwise(reader) for reader in stream.readers) else strength
             factors = _factors(measured, stream.clamp, power)
         for layer in stream.writers:
-            _write(weights, layer, factors)
+            scale_outputs(weights, layer, factors)
         for layer in stream.readers:
-            _read(weights, layer, factors)
+            scale_inputs(weights, layer, factors)
     return replace(plan, weights=weights)
 
 
@@ -208,7 +208,7 @@ def _smooth(reach: FloatArray, read: list[FloatArray], strength: float) -> Facto
     return np.asarray(np.clip(factors, 1 / LIMIT, LIMIT), np.float64)
 
 
-def _write(weights: dict[str, FloatArray], layer: Node, factors: Factors) -> None:
+def scale_outputs(weights: dict[str, FloatArray], layer: Node, factors: Factors) -> None:
     """Multiply a layer's output channels, or a LayerNorm's affine weights."""
     if layer.op == LAYER_NORM:
         for ref in layer.args[2:4]:
@@ -221,7 +221,7 @@ def _write(weights: dict[str, FloatArray], layer: Node, factors: Factors) -> Non
         weights[bias] = (weights[bias].astype(np.float64) * factors).astype(np.float32)
 
 
-def _read(weights: dict[str, FloatArray], layer: Node, factors: Factors) -> None:
+def scale_inputs(weights: dict[str, FloatArray], layer: Node, factors: Factors) -> None:
     """Divide a layer's input channels; a depthwise layer's k-th filter reads channel k alone."""
     name = weight_of(layer)
     weight = weights[name].astype(np.float64)

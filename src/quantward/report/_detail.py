@@ -12,6 +12,7 @@ from markupsafe import Markup
 from quantward.core.values import Entry, Evaluation, Predictions
 from quantward.evaluate import curves
 from quantward.evaluate.single import TOP_LABEL
+from quantward.report._audit import Audit, audit
 from quantward.report._differences import DeltaGroup, by_class, by_metric
 from quantward.report._figures import curve_panel, reliability, steps
 from quantward.report._flips import Flip, Thumbnail, worst
@@ -66,6 +67,7 @@ class Detail:
     thresholds: str
     subgroups: Table | None
     checks: Mapping[str, Any]
+    audit: Audit | None
     roc: tuple[Curves, ...]
     precision: tuple[Curves, ...]
     matrices: tuple[Matrix, ...]
@@ -91,6 +93,7 @@ def detail(entry: Entry, baseline: Entry, key: str, thumbnail: Thumbnail | None,
         thresholds=thresholds_from(notes),
         subgroups=subgroups(notes),
         checks=checks(notes),
+        audit=audit(entry),
         roc=_curves(*pair, roc=True),
         precision=_curves(*pair, roc=False),
         matrices=matrices(entry, baseline),

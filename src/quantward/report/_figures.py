@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -168,3 +169,57 @@ def pair_of_bars(baseline: float, candidate: float, words: str) -> Markup:
         tag("rect", x="0", y=9, width=f"{coordinate(100 * candidate)}%", height=5, class_="bar cand"),
     )
     return tag("svg", tag("title", words), join(bars), class_="bars", height=16, width="100%", role="img")
+
+
+FAINTEST = 1e-6
+"""Share of the values that still shows: one in a million may stretch a range as far as all others together."""
+
+Interval = tuple[float, float]
+
+
+def histogram(name: str, shares: Sequence[float], reach: Interval, bulk: Interval, grid: Interval) -> Markup:
+    """The values of one activation: `shares` of them in equal bins over `reach`, on a logarithmic scale.
+
+    What `bulk` (99.9 % of the values) spans is drawn strong; what lies beyond the `grid` of stored integers is shaded.
+    """
+    width, height, left, right, floor = 300.0, 118.0, 8.0, 8.0, 88.0
+    low, high = min(reach[0], grid[0], 0.0), max(reach[1], grid[1], 0.0)
+    span = high - low if high > low else 1.0
+
+    def at(value: float) -> float:
+        return left + (value - low) / span * (width - left - right)
+
+    parts = []
+    for start, end in ((low, grid[0]), (grid[1], high)):
+        if at(end) - at(start) > 0.5:
+            parts.append(tag("rect", x=at(start), y=6, width=at(end) - at(start), height=floor - 6, class_="beyond"))
+    step = (reach[1] - reach[0]) / len(shares)
+    for k, share in enumerate(shares):
+        if share < FAINTEST:
+            continue
+        tall = max(1.5, (math.log10(share / FAINTEST) / 6) * (floor - 10))
+        x, middle = at(reach[0] + k * step), reach[0] + (k + 0.5) * step
+        kind = "bin" if bulk[0] - step / 2 <= middle <= bulk[1] + step / 2 else "bin rare"
+        bar = max(at(reach[0] + (k + 1) * step) - x - 0.6, 0.8)
+        parts.append(tag("rect", x=x, y=floor - tall, width=bar, height=tall, class_=kind))
+    parts.append(tag("line", x1=left, x2=width - right, y1=floor, y2=floor, class_="frame"))
+    parts += [tag("line", x1=at(value), x2=at(value), y1=4, y2=floor + 4, class_="edge") for value in grid]
+    parts += _marks(at, low, high, floor + 16)
+    said = f"grid from {signed(grid[0], 2)} to {signed(grid[1], 2)}, values from {signed(reach[0], 2)} to "
+    said += f"{signed(reach[1], 2)}, 99.9 % of them from {signed(bulk[0], 2)} to {signed(bulk[1], 2)}"
+    box = f"0 0 {coordinate(width)} {coordinate(height)}"
+    return tag("svg", tag("title", name), tag("desc", said), *parts, viewBox=box, role="img", class_="histogram")
+
+
+def _marks(at: Callable[[float], float], low: float, high: float, y: float) -> list[Markup]:
+    """Numbers under an axis, those at its ends kept inside."""
+    marks = ticks(low, high, about=4)
+    step = min((b - a for a, b in pairwise(marks)), default=1.0)
+    digits = next((d for d in range(6) if abs(round(step, d) - step) < 1e-9 * max(1.0, step)), 6)
+    shown = []
+    for mark in marks:
+        place = (mark - low) / (high - low) if high > low else 0.5
+        anchor = "start" if place < 0.06 else "end" if place > 0.94 else "middle"
+        text = signed(mark, digits).lstrip("+")
+        shown.append(tag("text", text, x=at(mark), y=y, text_anchor=anchor, class_="tick"))
+    return shown

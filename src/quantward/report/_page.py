@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quantward.core.values import Dossier, Entry
+from quantward.report._audit import ASKED, Audit, audit
 from quantward.report._detail import OTHERS, WORST, Detail, detail
 from quantward.report._differences import DeltaGroup, by_candidate
 from quantward.report._flips import Thumbnail
@@ -90,7 +91,8 @@ class Page:
     timings: tuple[Timing, ...]
     timings_machine: str
     choices: Table | None
-    audits: tuple[tuple[str, Mapping[str, Any]], ...]
+    audits: tuple[Audit, ...]
+    audited: tuple[str, ...]
     external_rows: tuple[Row, ...]
     external_candidates: tuple[DeltaGroup, ...]
     external_images: Mapping[str, Any]
@@ -112,6 +114,7 @@ def page(dossier: Dossier, thumbnail: Thumbnail | None, kind: str = "dossier") -
         named = enumerate([leading, *others] if leading is not None else [])
         details = [detail(e, baseline, f"c{i}", thumbnail, OTHERS if i else WORST) for i, e in named]
     external = verdict_rows(dossier.external, None)
+    audits = tuple(found for entry in dossier.entries if (found := audit(entry)) is not None)
     known = ("counts", "warnings")
     return Page(
         kind=kind,
@@ -129,7 +132,8 @@ def page(dossier: Dossier, thumbnail: Thumbnail | None, kind: str = "dossier") -
         timings=_timings(dossier.entries),
         timings_machine=_machine(dossier.entries),
         choices=_choices(dossier.choices),
-        audits=tuple((visible(e.name), e.audit) for e in dossier.entries if e.audit),
+        audits=audits,
+        audited=tuple(label for label in ASKED if any(label == line[0] for one in audits for line in one.facts)),
         external_rows=external,
         external_candidates=by_candidate(dossier.external[1:]),
         external_images={k: v for k, v in dossier.external_images.items() if k not in known},

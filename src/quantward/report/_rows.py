@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from quantward.core.values import Delta, Efficiency, Entry, Estimate, Latency
+from quantward.report._audit import signs
 from quantward.report._words import (
     ABSENT,
     OUTCOMES,
@@ -58,6 +59,7 @@ class Row:
     state: str
     summary: str
     why: tuple[Why, ...]
+    signs: tuple[Why, ...]
     chosen: bool
     measured: bool
 
@@ -115,6 +117,7 @@ def _row(entry: Entry, told: Mapping[str, Delta] | None, chosen: str | None) -> 
         state=state,
         summary=line,
         why=_why(entry),
+        signs=_signs(entry, state),
         chosen=chosen is not None and entry.name == chosen,
         measured=entry.predictions is not None or entry.evaluation is not None or comparison is not None,
     )
@@ -153,6 +156,12 @@ def _why(entry: Entry) -> tuple[Why, ...]:
     if entry.verdict is None:
         return ()
     return tuple(Why(visible(f.code), visible(f.title), f.status, visible(f.why)) for f in deciding(entry.verdict))
+
+
+def _signs(entry: Entry, state: str) -> tuple[Why, ...]:
+    """What went wrong, by name: errors always, warnings where the candidate failed."""
+    shown = ("error", "warning") if state in ("fail", "failed") else ("error",)
+    return tuple(Why(s.code, s.title, s.severity, s.sentence) for s in signs(entry) if s.severity in shown)
 
 
 def tally(rows: Sequence[Row]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
@@ -21,7 +21,8 @@ NAME = 24
 MOST = 3
 """How many reasons are printed for one candidate; the page has them all."""
 
-COLOURS = {"pass": "bold green", "fail": "bold red", "failed": "bold red", "undecided": "bold yellow"}
+COLOURS = {"pass": "bold green", "fail": "bold red", "failed": "bold red", "undecided": "bold yellow",
+           "error": "bold red", "warning": "bold yellow"}  # fmt: skip
 
 
 def print_rows(rows: Sequence[Row], console: Console) -> None:
@@ -29,26 +30,33 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
     console.print(_wide(rows) if console.width >= WIDE else _narrow(rows, console.width < MIDDLE))
     if any(row.noisy for row in rows):
         console.print(Text("* timed on a machine too noisy to rely on", "dim"))
-    reasons = [(row.name, why) for row in rows for why in row.why[:MOST]]
+    reasons = [(row.name, why) for row in rows for why in (*_shortened(row.why, "more gate"), *row.signs)]
     if reasons:
         console.print()
-        print_reasons(reasons, console, more={row.name: len(row.why) - MOST for row in rows})
+        print_reasons(reasons, console)
 
 
-def print_reasons(reasons: Sequence[tuple[str, Why]], console: Console, more: Mapping[str, int] | None = None) -> None:
-    """What decided, under the name of each candidate (or gate); `more` counts what is left out of a name."""
+def _shortened(found: Sequence[Why], what: str) -> list[Why]:
+    """The first few reasons, then how many are left out."""
+    rest = len(found) - MOST
+    return [*found[:MOST], *([Why("", "", "", f"and {count(rest, what)}")] if rest > 0 else [])]
+
+
+def print_reasons(reasons: Sequence[tuple[str, Why]], console: Console) -> None:
+    """What decided and what was found, under the name of each candidate (or gate); a reason without a state is an
+    aside."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(max_width=NAME, overflow="fold")
     table.add_column(ratio=1, overflow="fold")
     for i, (name, why) in enumerate(reasons):
-        said = state_text(why.state, STATES.get(why.state, why.state)).append("  ", "")
-        if why.title:
-            said.append(f"{why.title}. ", "bold")
-        said.append(why.sentence, "default not bold")
+        if why.state:
+            said = state_text(why.state, STATES.get(why.state, why.state)).append("  ", "")
+            if why.title:
+                said.append(f"{why.title}. ", "bold")
+            said.append(why.sentence, "default not bold")
+        else:
+            said = Text(why.sentence, "dim")
         table.add_row(Text("" if i and name == reasons[i - 1][0] else named(name, NAME), "bold"), said)
-        rest = (more or {}).get(name, 0)
-        if rest > 0 and (i + 1 == len(reasons) or reasons[i + 1][0] != name):
-            table.add_row("", Text(f"and {count(rest, 'more gate')}", "dim"))
     console.print(table)
 
 

@@ -278,7 +278,8 @@ OUTCOMES = {
 }
 """Outcome of a verdict -> the state of a finding that has the same colour."""
 
-SIGNS = {"pass": "✓", "fail": "✕", "undecided": "?", "not-applicable": "·", "baseline": "◦", "failed": "✕"}
+SIGNS = {"pass": "✓", "fail": "✕", "undecided": "?", "not-applicable": "·", "baseline": "◦", "failed": "✕",
+         "error": "✕", "warning": "!", "note": "·"}  # fmt: skip
 """A shape beside each colour: the state must be readable in grey and by those who do not see red and green."""
 
 STATES = {

@@ -7,42 +7,19 @@ and its quantizer where the quantizer clamps by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Container
 
-import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from quantward.core.errors import Unsupported
-from quantward.core.values import Plan, QuantSpec
-from quantward.graph.stored import to_integers
+from quantward.core.values import Plan
 from quantward.graph.to_onnx import DOMAIN, OPSET, tapped
-from quantward.graph.walk import bias_of, input_key, layers, weight_of
-
-_STORED = {
-    ("integer", 8, True): (TensorProto.INT8, np.int8),
-    ("integer", 8, False): (TensorProto.UINT8, np.uint8),
-    ("integer", 32, True): (TensorProto.INT32, np.int32),
-}
-
-
-@dataclass
-class _Draft:
-    """The file while it is being written: nodes in order, initializers, and renamed values."""
-
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    initializers: dict[str, onnx.TensorProto] = field(default_factory=dict)
-    renamed: dict[str, str] = field(default_factory=dict)
-
-    def add(self, op: str, inputs: Iterable[str], output: str, **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(op, list(inputs), [output], name=f"{op}:{output}", **attributes))
-        return output
-
-    def constant(self, name: str, array: np.ndarray[Any, Any]) -> str:
-        self.initializers[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
-        return name
+from quantward.graph.walk import input_key, layers, weight_of
+from quantward.targets._activations import put_input, put_output
+from quantward.targets._draft import Draft
+from quantward.targets._dynamic import make_dynamic
+from quantward.targets._weights import multiplied_as_integers, pack, put_weight
 
 
 def write_qdq(plan: Plan) -> onnx.ModelProto:
@@ -50,25 +27,22 @@ def write_qdq(plan: Plan) -> onnx.ModelProto:
 
     Raises Unsupported for specs that have no ONNX integer type here.
     """
-    for name, spec in plan.tensors.items():
-        if spec.format == "integer" and (spec.format, spec.bits, spec.signed) not in _STORED:
-            raise Unsupported(
-                f"Expected tensors of 8 bits; {name!r} has {spec.bits}. Choose another target or an 8-bit recipe."
-            )
+    integer = multiplied_as_integers(plan)
+    _check(plan, integer)
     model = tapped(plan)
     sources = {node.output[0]: node for node in model.graph.node}
     counts = _reader_counts(model)
-    draft = _Draft()
+    draft = Draft()
     draft.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.domain == DOMAIN:
             kind, _, name = _tap_name(node).partition(":")
             if kind == "weight":
-                _put_weight(draft, plan, node, name)
+                put_weight(draft, plan, node.output[0], name, integer.get(name))
             elif kind == "output":
-                _put_output(draft, plan.tensors.get(name), node, name, sources, counts)
+                put_output(draft, plan.tensors.get(name), node, name, sources, counts)
             else:
-                draft.renamed[node.output[0]] = draft.renamed.get(node.input[0], node.input[0])
+                put_input(draft, plan.tensors.get(input_key(name)), node, name)
         else:
             copied = onnx.NodeProto()
             copied.CopyFrom(node)
@@ -76,8 +50,28 @@ def write_qdq(plan: Plan) -> onnx.ModelProto:
     _settle_names(draft, model)
     _pool_globally(draft)
     _transpose_weights(draft)
-    _make_dynamic(draft, plan)
+    make_dynamic(draft, plan)
+    pack(draft, plan, integer)
     return _finish(draft, model)
+
+
+def _check(plan: Plan, integer: Container[str]) -> None:
+    """Raise Unsupported for widths that no type holds and for dynamic layers that integer operators cannot run."""
+    for name, spec in plan.tensors.items():
+        if spec.format != "integer" or spec.kind == "bias":
+            continue
+        if not (2 <= spec.bits <= 8 or (spec.kind == "activation" and spec.bits == 16)):
+            raise Unsupported(
+                f"Expected weights of 2 to 8 bits and activations of 2 to 8 or 16; {name!r} has {spec.bits}. "
+                "Choose another width or the target simulation."
+            )
+    for layer in layers(plan.program):
+        own = plan.tensors.get(input_key(layer.name))
+        if own is not None and own.dynamic and (weight_of(layer) not in integer or own.bits != 8 or own.signed):
+            raise Unsupported(
+                f"Expected 8-bit dynamic activations only in front of integer weights with one scale a row; "
+                f"{layer.name!r} has others. Fix the ranges beforehand or choose the target simulation."
+            )
 
 
 def _tap_name(node: onnx.NodeProto) -> str:
@@ -93,67 +87,7 @@ def _reader_counts(model: onnx.ModelProto) -> dict[str, int]:
     return counts
 
 
-def _put_weight(draft: _Draft, plan: Plan, tap: onnx.NodeProto, name: str) -> None:
-    """A marker on a weight becomes an initializer in its stored form, then what reads it back as float."""
-    array, spec, output = plan.weights[name], plan.tensors.get(name), tap.output[0]
-    if spec is None:
-        draft.renamed[output] = draft.constant(name, array.astype(np.float32))
-    elif spec.format == "float16":
-        half = draft.constant(f"{name}:float16", array.astype(np.float16))
-        draft.renamed[output] = draft.add("Cast", [half], name, to=TensorProto.FLOAT)
-    else:
-        _, dtype = _STORED[spec.format, spec.bits, spec.signed]
-        stored = draft.constant(f"{name}:int{spec.bits}", to_integers(array, spec).astype(dtype))
-        scale = draft.constant(f"{name}:scale", np.asarray(spec.scale, np.float32))
-        zero = draft.constant(f"{name}:zero", np.asarray(spec.zero_point).astype(dtype))
-        axis = {} if spec.axis is None else {"axis": spec.axis}
-        draft.renamed[output] = draft.add("DequantizeLinear", [stored, scale, zero], name, **axis)
-
-
-def _put_output(
-    draft: _Draft,
-    spec: QuantSpec | None,
-    tap: onnx.NodeProto,
-    name: str,
-    sources: Mapping[str, onnx.NodeProto],
-    counts: Mapping[str, int],
-) -> None:
-    """A marker on an activation becomes quantize + dequantize, or vanishes."""
-    source = draft.renamed.get(tap.input[0], tap.input[0])
-    if spec is None or spec.dynamic:
-        draft.renamed[tap.output[0]] = source
-        return
-    if spec.format != "integer":
-        raise Unsupported(f"Expected integer activations; {name!r} is {spec.format}. Use float weights only.")
-    producer = sources.get(tap.input[0])
-    if producer is not None and counts[tap.input[0]] == 1 and _clamps_by_itself(draft, producer, spec):
-        draft.nodes = [node for node in draft.nodes if node.output[0] != tap.input[0]]
-        source = draft.renamed.get(producer.input[0], producer.input[0])
-    _, dtype = _STORED[spec.format, spec.bits, spec.signed]
-    scale = draft.constant(f"{name}:scale", np.asarray(spec.scale, np.float32))
-    zero = draft.constant(f"{name}:zero", np.asarray(spec.zero_point).astype(dtype))
-    stored = draft.add("QuantizeLinear", [source, scale, zero], f"{name}:quantized")
-    draft.renamed[tap.output[0]] = draft.add("DequantizeLinear", [stored, scale, zero], f"{name}:value")
-
-
-def _clamps_by_itself(draft: _Draft, producer: onnx.NodeProto, spec: QuantSpec) -> bool:
-    """Whether a quantizer's own range lies inside that of the ReLU or Clip before it, so that the latter can go."""
-    low = float((spec.low - spec.zero_point) * spec.scale)
-    high = float((spec.high - spec.zero_point) * spec.scale)
-    if producer.op_type == "Relu":
-        return low >= 0.0
-    if producer.op_type != "Clip":
-        return False
-    bounds = [
-        float(numpy_helper.to_array(draft.initializers[name])) if name in draft.initializers else None
-        for name in producer.input[1:3]
-    ]
-    if len(bounds) < 2 or bounds[0] is None or bounds[1] is None:
-        return False
-    return low >= bounds[0] and high <= bounds[1] * (1 + 1e-6)
-
-
-def _settle_names(draft: _Draft, model: onnx.ModelProto) -> None:
+def _settle_names(draft: Draft, model: onnx.ModelProto) -> None:
     """Apply the renaming everywhere, and give the graph's output its name back."""
     for output in model.graph.output:
         produced = draft.renamed.get(output.name, output.name)
@@ -165,7 +99,7 @@ def _settle_names(draft: _Draft, model: onnx.ModelProto) -> None:
         node.output[:] = [draft.renamed.get(name, name) for name in node.output]
 
 
-def _pool_globally(draft: _Draft) -> None:
+def _pool_globally(draft: Draft) -> None:
     """Write a mean over both image axes as GlobalAveragePool, which runtimes have as an integer operator."""
     for node in draft.nodes:
         if node.op_type != "ReduceMean" or len(node.input) < 2 or node.input[1] not in draft.initializers:
@@ -178,7 +112,7 @@ def _pool_globally(draft: _Draft) -> None:
             node.input[:] = node.input[:1]
 
 
-def _transpose_weights(draft: _Draft) -> None:
+def _transpose_weights(draft: Draft) -> None:
     """Store a weight the way it is read: a Transpose between a stored weight and a MatMul would keep it in float."""
     producers = {node.output[0]: node for node in draft.nodes}
     gone = []
@@ -197,73 +131,7 @@ def _transpose_weights(draft: _Draft) -> None:
     draft.nodes = [node for node in draft.nodes if id(node) not in gone]
 
 
-def _make_dynamic(draft: _Draft, plan: Plan) -> None:
-    """Rewrite layers whose input range is found at run time: DynamicQuantizeLinear, integer product, rescale, bias."""
-    wanted = {
-        weight_of(layer): layer
-        for layer in layers(plan.program)
-        if (spec := plan.tensors.get(input_key(layer.name))) is not None and spec.dynamic
-    }
-    producers = {node.output[0]: node for node in draft.nodes}
-    written: list[onnx.NodeProto] = []
-    quantized: dict[str, tuple[str, str, str]] = {}
-    for node in draft.nodes:
-        source = producers.get(node.input[1]) if len(node.input) > 1 else None
-        layer = wanted.get(source.output[0]) if source is not None and source.op_type == "DequantizeLinear" else None
-        if layer is None or source is None or node.op_type not in ("Conv", "Gemm", "MatMul"):
-            written.append(node)
-            continue
-        x = node.input[0]
-        if x not in quantized:
-            names = (f"{x}:dynamic", f"{x}:dynamic-scale", f"{x}:dynamic-zero")
-            written.append(helper.make_node("DynamicQuantizeLinear", [x], list(names), name=f"quantize:{x}"))
-            quantized[x] = names
-        written += _integer_layer(draft, plan, node, layer.name, source.input[0], quantized[x], bias_of(layer))
-    draft.nodes = written
-
-
-def _integer_layer(
-    draft: _Draft,
-    plan: Plan,
-    node: onnx.NodeProto,
-    layer: str,
-    stored: str,
-    x: tuple[str, str, str],
-    bias: str | None,
-) -> list[onnx.NodeProto]:
-    """y = (q_x - z_x) * q_w in int32, then times s_x s_w, plus the float bias."""
-    name, output = layer, node.output[0]
-    weight = numpy_helper.to_array(draft.initializers[stored])
-    spec = plan.tensors[next(w for w in (f"{layer}.weight", stored.rpartition(":")[0]) if w in plan.tensors)]
-    shape = (1, -1, 1, 1) if node.op_type == "Conv" else (1, -1)
-    scale = draft.constant(f"{name}:weight-scale", np.asarray(spec.scale, np.float32).reshape(shape))
-    zero = draft.constant(f"{name}:weight-zero", np.zeros((), weight.dtype))
-    if node.op_type == "Gemm":
-        if next((a.i for a in node.attribute if a.name == "transB"), 0):
-            draft.constant(stored, weight.T)
-        product = helper.make_node("MatMulInteger", [x[0], stored, x[2], zero], [f"{name}:sum"])
-    elif node.op_type == "MatMul":
-        product = helper.make_node("MatMulInteger", [x[0], stored, x[2], zero], [f"{name}:sum"])
-    else:
-        product = helper.make_node("ConvInteger", [x[0], stored, x[2], zero], [f"{name}:sum"])
-        product.attribute.extend(node.attribute)
-    with_bias = bias is not None and node.op_type != "MatMul"
-    rescaled = f"{name}:rescaled" if with_bias else output
-    nodes = [
-        product,
-        helper.make_node("Cast", [f"{name}:sum"], [f"{name}:float"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", [x[1], scale], [f"{name}:scale-product"]),
-        helper.make_node("Mul", [f"{name}:float", f"{name}:scale-product"], [rescaled]),
-    ]
-    if with_bias and bias is not None:
-        shaped = draft.constant(f"{bias}:shaped", plan.weights[bias].astype(np.float32).reshape(shape))
-        nodes.append(helper.make_node("Add", [rescaled, shaped], [output]))
-    for made in nodes:
-        made.name = f"{made.op_type}:{made.output[0]}"
-    return nodes
-
-
-def _finish(draft: _Draft, model: onnx.ModelProto) -> onnx.ModelProto:
+def _finish(draft: Draft, model: onnx.ModelProto) -> onnx.ModelProto:
     """Drop what nothing reads and every note of the exporter (its metadata can outweigh an INT8 network)."""
     needed = {output.name for output in model.graph.output}
     kept: list[onnx.NodeProto] = []

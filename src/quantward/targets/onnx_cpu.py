@@ -18,17 +18,17 @@ from quantward.targets._qdq import write_qdq
 
 @dataclass(frozen=True)
 class OnnxCpu:
-    """The U8S8 dialect. Signed activations are refused: ONNX Runtime runs them two to eight times slower."""
+    """The U8S8 dialect. Signed 8-bit activations are refused: ONNX Runtime runs them two to eight times slower."""
 
     format: str = "onnx"
 
     def write(self, plan: Plan, folder: Path) -> Variant:
         """Write `<recipe>.onnx` into `folder`.
 
-        Raises Unsupported for signed integer activations and for tensors that are not 8 bits wide.
+        Raises Unsupported for signed activations of 8 bits or fewer, and for widths that no ONNX type holds.
         """
         for name, spec in plan.tensors.items():
-            if spec.kind == "activation" and spec.format == "integer" and spec.signed:
+            if spec.kind == "activation" and spec.format == "integer" and spec.signed and spec.bits <= 8:
                 raise Unsupported(
                     f"Expected unsigned activations for onnx-cpu; {name!r} is signed. Use the target onnx-tensorrt."
                 )
