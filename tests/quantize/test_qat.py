@@ -111,10 +111,10 @@ def test_eight_bits_lose_nothing_and_the_file_says_the_same(
 @pytest.mark.parametrize(
     ("bits", "options"),
     [
-        ("weights=4,activations=4,ends=4,depthwise=4", "epochs=2"),
+        ("weights=3,activations=3,ends=4,depthwise=3", "epochs=4"),
         ("weights=2,activations=2,ends=4,depthwise=3", "epochs=4"),
         ("weights=2,activations=2,ends=4,depthwise=3", "epochs=3,method=pact"),
-        ("weights=2,activations=2,ends=4,depthwise=3", "epochs=2,via=4"),
+        ("weights=2,activations=2,ends=4,depthwise=3", "epochs=4,via=4"),
     ],
 )
 def test_few_bits_are_learned(bits: str, options: str, parent: Plan, lend: Lend, loss: Callable[[Plan], float]) -> None:
