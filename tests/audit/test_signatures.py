@@ -16,6 +16,7 @@ from quantward.audit.channels import Channels, grids, measure
 from quantward.audit.signatures import TITLES, Signature, signatures, told, worst_activations
 from quantward.core.contracts import Batch, Executed
 from quantward.core.values import Efficiency, Latency, Plan, Predictions, QuantSpec, Variant
+from quantward.quantize._specs import activation_spec
 
 CLEAN = "int8-static:calibrator=max,reduce_range=true"
 
@@ -110,6 +111,20 @@ def test_clipped_channels(clean: Plan, small_plan: Plan, images: Batch) -> None:
     found = named(signatures(narrow, small_plan, channels=measure(narrow, [images[:32]])))["clipped-channels"]
     assert found.layers[0] == name and found.severity == "error"
     assert found.figures["worst_tensor"] > 0.1 and found.figures["channels"] > 1
+
+
+def test_what_a_relu_flattens_may_be_cut_off(clean: Plan, small_plan: Plan, images: Batch) -> None:
+    name = "blocks.1.expand"
+    cut = {**clean.tensors, name: activation_spec(0.0, 0.01, 8, "made up")}
+    read = measure(replace(clean, tensors=cut), [images[:32]])
+    relu = tuple(
+        replace(node, op="aten.relu.default", args=node.args[:1]) if node.name == "blocks.1.act1" else node
+        for node in clean.program
+    )
+    for program, named_it in ((clean.program, True), (relu, False)):
+        plan = replace(clean, program=program, tensors=cut)
+        found = named(signatures(plan, small_plan, channels=read)).get("clipped-channels")
+        assert (found is not None and name in found.layers) is named_it
 
 
 def test_outlier_dominated(audited: Callable[[str], Plan], small_plan: Plan, images: Batch) -> None:

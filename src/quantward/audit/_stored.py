@@ -12,7 +12,7 @@ from quantward.audit._signature import NAMED, Severity, Signature, points
 from quantward.audit.channels import Channels, grids
 from quantward.core.values import Plan, QuantSpec
 from quantward.graph.stored import broadcast, to_integers
-from quantward.graph.walk import input_key, inputs_of, layers, weight_of
+from quantward.graph.walk import SQUASHING, input_key, inputs_of, layers, readers, weight_of
 
 HALF = 65504.0
 """Largest finite value of IEEE 754 binary16."""
@@ -108,12 +108,17 @@ def dead(plan: Plan, parent: Plan, channels: Mapping[str, Channels]) -> Signatur
 
 
 def clipped(plan: Plan, channels: Mapping[str, Channels]) -> Signature | None:
-    """Activations whose grid cuts off much of a channel's mass, or of the whole tensor's, on calibration images."""
+    """Activations whose grid cuts off much of a channel's mass, or of the whole tensor's, on calibration images.
+
+    What only a ReLU, a SiLU or the like reads is left out: they flatten the very part that a good range leaves out.
+    """
+    read_by = readers(plan.program)
     whole: dict[str, float] = {}
     single: dict[str, float] = {}
     hit = 0
     for name in grids(plan):
-        if name in channels:
+        users = read_by.get(name, [])
+        if name in channels and not (users and all(user.op in SQUASHING for user in users)):
             shares, mass = channels[name].clipped, float(channels[name].mass.sum())
             whole[name] = float(channels[name].beyond.sum()) / mass if mass else 0.0
             single[name] = float(shares.max(initial=0.0))

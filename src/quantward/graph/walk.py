@@ -9,6 +9,16 @@ from quantward.core.values import Node
 
 CONV = "aten.conv2d.default"
 LINEAR = "aten.linear.default"
+SQUASHING = {
+    "aten.relu.default",
+    "aten.silu.default",
+    "aten.gelu.default",
+    "aten.sigmoid.default",
+    "aten.hardswish.default",
+    "aten.hardsigmoid.default",
+}
+"""Functions that flatten part of their input, so that a range may leave that part out at no loss."""
+
 LAYERS = (CONV, LINEAR)
 """Operators that multiply by a stored weight; nearly all bytes and nearly all time of a classifier are theirs."""
 

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from quantward.graph.walk import SQUASHING
 from quantward.quantize._observers import BINS, Histogram
 
 Calibrator = Literal["max", "percentile", "mse", "entropy"]
@@ -140,6 +141,7 @@ THROUGH: dict[str, Through] = {
     "aten.relu.default": lambda x: np.maximum(x, 0),
 }
 """Functions through which the error of a tensor is judged where nothing else reads it, by operator."""
+assert set(THROUGH) == SQUASHING
 
 CALIBRATORS: dict[str, Callable[[Histogram, int], tuple[float, float]]] = {
     "max": maximum,
