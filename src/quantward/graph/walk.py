@@ -19,6 +19,7 @@ SQUASHING = {
 }
 """Functions that flatten part of their input, so that a range may leave that part out at no loss."""
 
+LAYER_NORM = "aten.layer_norm.default"
 LAYERS = (CONV, LINEAR)
 """Operators that multiply by a stored weight; nearly all bytes and nearly all time of a classifier are theirs."""
 
@@ -75,6 +76,11 @@ def bias_of(layer: Node) -> str | None:
         name: str = layer.args[2]["weight"]
         return name
     return None
+
+
+def output_axis(layer: Node) -> int:
+    """The axis of a layer's output channels: 1 for convolutions, the last for linear layers, whatever they read."""
+    return 1 if layer.op == CONV else -1
 
 
 def input_key(layer: str) -> str:

@@ -17,7 +17,7 @@ from quantward.core.contracts import Batch
 from quantward.core.values import FloatArray, Plan, QuantSpec
 from quantward.graph.network import Network
 from quantward.graph.simulate import simulate
-from quantward.graph.walk import CONV, bias_of, layers
+from quantward.graph.walk import bias_of, layers, output_axis
 
 IMAGES = 96
 """Images in the one large batch; the mean of a channel is over these times its positions."""
@@ -30,7 +30,7 @@ def correct_biases(reference: Plan, plan: Plan, tensors: Mapping[str, QuantSpec]
     """
     images = torch.from_numpy(_one_batch(batches))
     biased = {layer.name: bias for layer in layers(plan.program) if (bias := bias_of(layer)) is not None}
-    axes = {layer.name: 1 if layer.op == CONV else -1 for layer in layers(plan.program)}
+    axes = {layer.name: output_axis(layer) for layer in layers(plan.program)}
     means: dict[str, Tensor] = {}
 
     def remember(name: str, tensor: Tensor) -> Tensor:

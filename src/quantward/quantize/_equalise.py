@@ -24,7 +24,7 @@ from torch import Tensor
 from quantward.core.contracts import Batch
 from quantward.core.values import FloatArray, Node, Plan
 from quantward.graph.network import Network
-from quantward.graph.walk import CONV, LAYERS, LINEAR, bias_of, inputs_of, weight_of
+from quantward.graph.walk import CONV, LAYER_NORM, LAYERS, LINEAR, bias_of, inputs_of, weight_of
 
 SCALING = {
     "aten.relu.default",
@@ -37,8 +37,6 @@ SCALING = {
     "aten.flatten.using_ints",
 }
 """Steps that keep channels apart and commute with a positive factor a channel (a ReLU6 within its clamp)."""
-
-LAYER_NORM = "aten.layer_norm.default"
 
 LIMIT = 64.0
 """Largest factor: a dead channel has no range to speak of, and raising it would only raise its noise."""

@@ -53,7 +53,7 @@ def fisher(
         logs = torch.log_softmax(watched(torch.from_numpy(chunk).requires_grad_()).double(), dim=1)
         names = list(watched.outputs)
         errors = {
-            (name, trial.bits): corrected(watched.error(trial), means.get((name, trial.bits))).flatten(1)
+            (name, trial.bits): corrected(trial.layer, watched.error(trial), means.get((name, trial.bits))).flatten(1)
             for name in names
             for trial in by_layer[name]
         }
@@ -119,7 +119,7 @@ def _mean_errors(
                 if not corrects(ground, own[0].layer):
                     continue
                 for trial in own:
-                    added, count = channel_sums(watched.error(trial))
+                    added, count = channel_sums(trial.layer, watched.error(trial))
                     sums[name, trial.bits] = sums.get((name, trial.bits), torch.zeros(())) + added
                 counts[name] = counts.get(name, 0) + count
             watched.forget()

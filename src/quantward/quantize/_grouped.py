@@ -17,6 +17,7 @@ from quantward.core.values import FloatArray, Node, Plan, QuantSpec
 from quantward.graph.stored import broadcast, stored_weight
 from quantward.graph.walk import weight_of
 from quantward.quantize._equalise import LIMIT, Stream, scale_inputs, scale_outputs
+from quantward.quantize._rounding import damped, descend, errors
 from quantward.quantize._specs import TINY
 
 Array = npt.NDArray[np.float64]
@@ -26,11 +27,6 @@ SHARES = (np.linspace(0.7, 1.0, 7), np.linspace(0.4, 1.0, 13))
 
 ALPHAS = tuple(k / 10 for k in range(11))
 """Exponents that AWQ tries; 0 is no scaling at all, so the search never does worse than rounding alone."""
-
-SWEEPS = 3
-NEAR = 64
-DAMPING = 0.01
-"""Share of the mean diagonal that is added to H: what few images do not show is not to be exploited."""
 
 
 def block_of(inputs: int, group: int) -> int | None:
@@ -127,9 +123,8 @@ def output_error(weight: FloatArray, stored: FloatArray, moment: FloatArray) -> 
     """
     groups, k, _ = moment.shape
     rows = weight.reshape(groups, -1, k).astype(np.float64)
-    gap = stored.reshape(groups, -1, k).astype(np.float64) - rows
-    power = float((np.matmul(rows, moment) * rows).sum())
-    return float((np.matmul(gap, moment) * gap).sum()) / max(power, 1e-300)
+    power = float(errors(0.0, rows, moment).sum())
+    return float(errors(rows, stored.reshape(groups, -1, k).astype(np.float64), moment).sum()) / max(power, 1e-300)
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,49 +209,15 @@ def _moved(moment: FloatArray, scales: Array) -> FloatArray:
 
 
 def settle_blocks(weight: FloatArray, spec: QuantSpec, moment: FloatArray) -> FloatArray:
-    """The point of a blocked or affine grid that is nearest to the weight in the metric of H: coordinate descent over
-    the integers, started at the rounded weight, as `_rounding.settle` does for one scale a row. A row that ends no
-    better keeps its rounded values. Slopes of `NEAR` inputs are updated one by one, the rest in one product.
-    """
+    """The point of a blocked or affine grid that is nearest to the weight in the metric of H (`_rounding.descend`),
+    started at the rounded weight. A row that ends no better keeps its rounded values."""
     groups, k, _ = moment.shape
     shape = (groups, len(weight) // groups, k)
-    order = np.argsort(-np.einsum("gkk->k", moment))
-    scale, zero = (
-        np.broadcast_to(part, weight.shape).reshape(shape)[..., order].astype(np.float32)
-        for part in broadcast(spec, weight.shape)
-    )
-    rows, low, high = weight.reshape(shape)[..., order].astype(np.float32), spec.low - zero, spec.high - zero
-    metric = _damped(moment[:, order][:, :, order])
-    curvature = np.einsum("gkk->gk", metric)
+    scale, zero = (part.astype(np.float32) for part in broadcast(spec, weight.shape))
+    scale, zero = (np.broadcast_to(part, weight.shape).reshape(shape) for part in (scale, zero))
+    rows, low, high = weight.reshape(shape).astype(np.float32), spec.low - zero, spec.high - zero
+    metric = damped(moment)
     first = np.clip(np.rint(rows / scale), low, high)
-    whole, slope = first.copy(), np.matmul(first * scale - rows, metric)
-    for _ in range(SWEEPS):
-        before = whole.copy()
-        for start in range(0, k, NEAR):
-            part = slice(start, start + NEAR)
-            near, local, fresh = metric[:, part, part], slope[..., part].copy(), whole[..., part].copy()
-            for j in range(fresh.shape[-1]):
-                i, step = start + j, scale[..., start + j]
-                ideal = fresh[..., j] - local[..., j] / (curvature[:, i, None] * step)
-                best = np.clip(np.rint(ideal), low[..., i], high[..., i])
-                local += ((best - fresh[..., j]) * step)[..., None] * near[:, None, j, :]
-                fresh[..., j] = best
-            slope += np.matmul((fresh - whole[..., part]) * scale[..., part], metric[:, part])
-            whole[..., part] = fresh
-        if np.array_equal(before, whole):
-            break
-    better = _quadratic(whole * scale - rows, metric) < _quadratic(first * scale - rows, metric)
-    kept = np.where(better[..., None], whole, first) * scale
-    return np.asarray(kept[..., np.argsort(order)].reshape(weight.shape), np.float32)
-
-
-def _damped(moment: FloatArray) -> FloatArray:
-    k = moment.shape[-1]
-    level = np.einsum("gkk->g", moment) / k
-    damped = moment + (DAMPING * np.maximum(level, 1e-12))[:, None, None] * np.eye(k)
-    return np.asarray(damped, np.float32)
-
-
-def _quadratic(gap: Any, metric: Any) -> Any:
-    """d H d' of each row, (groups, rows)."""
-    return (np.matmul(gap, metric) * gap).sum(-1)
+    whole = descend(rows, first, scale, metric, low, high)
+    better = errors(rows, whole * scale, metric) < errors(rows, first * scale, metric)
+    return np.asarray((np.where(better[..., None], whole, first) * scale).reshape(weight.shape), np.float32)

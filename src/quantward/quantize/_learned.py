@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from quantward.core.values import FloatArray, Node, Plan, QuantSpec
 from quantward.graph.network import Network
 from quantward.graph.simulate import simulate
-from quantward.graph.walk import LAYERS, bias_of, input_key, inputs_of, layers, weight_of
+from quantward.graph.walk import LAYER_NORM, LAYERS, bias_of, input_key, inputs_of, layers, weight_of
 from quantward.quantize._norm import folding
 from quantward.quantize._placement import FUSED, PASSING, quantized_outputs
 from quantward.quantize._specs import TINY, bias_specs
@@ -27,7 +27,7 @@ from quantward.quantize._specs import TINY, bias_specs
 Method = Literal["lsq", "pact"]
 Range = tuple[float, float]
 OPEN: Range = (-math.inf, math.inf)
-NORMS = ("aten.layer_norm.default", "aten.batch_norm.default", "aten.group_norm.default")
+NORMS = (LAYER_NORM, "aten.batch_norm.default", "aten.group_norm.default")
 
 
 def lsq(x: Tensor, step: Tensor, low: int, high: int) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from quantward.core.contracts import Batch
 from quantward.core.values import FloatArray, Node, Plan
 from quantward.graph.network import Network
-from quantward.graph.walk import CONV, bias_of, layers
+from quantward.graph.walk import CONV, LAYER_NORM, bias_of, layers
 
 
 def live_norms(plan: Plan, batches: Iterable[Batch]) -> dict[str, nn.BatchNorm2d]:
@@ -53,7 +53,7 @@ def folding(norm: nn.BatchNorm2d) -> tuple[FloatArray, FloatArray]:
 
 
 def _places(program: tuple[Node, ...]) -> set[str]:
-    if any(node.op == "aten.layer_norm.default" for node in program):
+    if any(node.op == LAYER_NORM for node in program):
         return set()
     return {layer.name for layer in layers(program) if layer.op == CONV and bias_of(layer) is not None}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from quantward.core.values import Node
-from quantward.graph.walk import CONV, LAYERS, inputs_of, readers
+from quantward.graph.walk import CONV, LAYER_NORM, LAYERS, inputs_of, readers
 
 FUSED = {"aten.relu.default", "aten.hardtanh.default", "aten.relu6.default"}
 """Clamps that run inside the layer's own kernel and that its output quantizer can replace."""
@@ -41,7 +41,7 @@ def quantized_outputs(program: tuple[Node, ...]) -> dict[str, str]:
     """
     by_name = {node.name: node for node in program}
     read_by = readers(program)
-    integer_sums = not any(node.op == "aten.layer_norm.default" for node in program)
+    integer_sums = not any(node.op == LAYER_NORM for node in program)
     stored: set[str] = set()
     for node in program:
         if node.op in LAYERS:

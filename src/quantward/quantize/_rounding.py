@@ -21,9 +21,8 @@ from torch import Tensor
 from quantward.core.contracts import Batch
 from quantward.core.progress import Track, silent
 from quantward.core.values import FloatArray, Node, Plan, QuantSpec
-from quantward.graph.network import Network
-from quantward.graph.simulate import round_to_grid
-from quantward.graph.walk import CONV, input_key, layers, weight_of
+from quantward.graph.simulate import simulate
+from quantward.graph.walk import CONV, layers, weight_of
 
 POSITIONS = 64
 """Positions of an image that a convolution's H is made from, evenly spaced: neighbours say the same."""
@@ -65,25 +64,23 @@ def second_moments(
 
     With `tensors`, inputs are rounded by their activation specs while weights stay float.
     """
-    specs = tensors or {}
+    stored = {name: spec for name, spec in (tensors or {}).items() if spec.kind == "activation"}
+    network = simulate(replace(plan, tensors=stored)).eval()
+    read = network.on_input
+    assert read is not None
     kernels = {name: plan.weights[weight_of(layer)].shape[2:] for name, layer in wanted.items()}
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = dict.fromkeys(wanted, 0)
 
-    def on_output(name: str, tensor: Tensor) -> Tensor:
-        spec = specs.get(name)
-        return tensor if spec is None or spec.kind != "activation" else round_to_grid(tensor, spec)
-
     def on_input(name: str, tensor: Tensor) -> Tensor:
-        spec = specs.get(input_key(name))
-        seen = tensor if spec is None else round_to_grid(tensor, spec)
+        seen = read(name, tensor)
         if name in wanted:
             rows = patches(wanted[name], kernels[name], seen)
             sums[name] = sums.get(name, torch.zeros(())) + rows @ rows.mT
             counts[name] += rows.shape[-1]
         return seen
 
-    network = Network(plan, on_output=on_output, on_input=on_input).eval()
+    network.on_input = on_input
     with torch.inference_mode():
         for batch in batches:
             network(torch.from_numpy(batch))
@@ -114,13 +111,13 @@ def settle(weight: FloatArray, spec: QuantSpec, moment: FloatArray, rounds: int 
     """
     groups, k, _ = moment.shape
     rows = weight.reshape(groups, len(weight) // groups, k).astype(np.float32)
-    metric = _damped(moment)
+    metric = damped(moment)
     scale = np.broadcast_to(np.asarray(spec.scale, np.float32), (len(weight),)).reshape(groups, -1)
     whole = np.clip(np.rint(rows / scale[..., None]), spec.low, spec.high)
-    best, best_scale, least = whole, scale, _errors(rows, whole * scale[..., None], metric)
+    best, best_scale, least = whole, scale, errors(rows, whole * scale[..., None], metric)
     for turn in range(rounds):
-        whole = _descend(rows, whole, scale, metric, spec)
-        found = _errors(rows, whole * scale[..., None], metric)
+        whole = descend(rows, whole, scale[..., None], metric, spec.low, spec.high)
+        found = errors(rows, whole * scale[..., None], metric)
         better = found < least
         best = np.where(better[..., None], whole, best)
         best_scale, least = np.where(better, scale, best_scale), np.minimum(found, least)
@@ -136,15 +133,17 @@ def settle(weight: FloatArray, spec: QuantSpec, moment: FloatArray, rounds: int 
     return settled, replace(spec, scale=kept, source=f"{spec.source}, rounded for the layer's output")
 
 
-def _descend(rows: Any, whole: Any, scale: Any, metric: Any, spec: QuantSpec) -> Any:
-    """Coordinate descent over the integers, the inputs that carry most first; shapes (groups, rows, k).
+def descend(rows: Any, whole: Any, scale: Any, metric: Any, low: Any, high: Any) -> Any:
+    """Coordinate descent over integers, the inputs that carry most first: `rows` and the integers `whole` to start
+    from have shape (groups, rows, k), `metric` (groups, k, k); `scale`, `low` and `high` broadcast against `rows`.
 
     Within a block of `BLOCK` inputs only that block's slopes are kept up to date; the others follow in one product.
     """
     order = np.argsort(-np.einsum("gkk->k", metric))
     metric = metric[:, order][:, :, order]
     rows, whole = rows[..., order], whole[..., order]
-    slope = np.matmul(whole * scale[..., None] - rows, metric)
+    scale, low, high = (np.broadcast_to(np.asarray(a, np.float32), rows.shape)[..., order] for a in (scale, low, high))
+    slope = np.matmul(whole * scale - rows, metric)
     curvature = np.einsum("gkk->gk", metric)
     for _ in range(SWEEPS):
         before = whole.copy()
@@ -153,28 +152,30 @@ def _descend(rows: Any, whole: Any, scale: Any, metric: Any, spec: QuantSpec) ->
             near, local = metric[:, block, block], slope[..., block].copy()
             fresh = whole[..., block].copy()
             for j in range(fresh.shape[-1]):
-                ideal = fresh[..., j] - local[..., j] / (curvature[:, start + j, None] * scale)
-                best = np.clip(np.rint(ideal), spec.low, spec.high)
-                local += ((best - fresh[..., j]) * scale)[..., None] * near[:, None, j, :]
+                at = start + j
+                ideal = fresh[..., j] - local[..., j] / (curvature[:, at, None] * scale[..., at])
+                best = np.clip(np.rint(ideal), low[..., at], high[..., at])
+                local += ((best - fresh[..., j]) * scale[..., at])[..., None] * near[:, None, j, :]
                 fresh[..., j] = best
-            slope += np.matmul((fresh - whole[..., block]) * scale[..., None], metric[:, block])
+            slope += np.matmul((fresh - whole[..., block]) * scale[..., block], metric[:, block])
             whole[..., block] = fresh
         if np.array_equal(before, whole):
             break
     return whole[..., np.argsort(order)]
 
 
-def _errors(rows: Any, rounded: Any, metric: Any) -> Any:
-    """d H d' of each row, (groups, rows)."""
+def errors(rows: Any, rounded: Any, metric: Any) -> Any:
+    """d H d' of each row, (groups, rows), with d = rounded - rows."""
     gap = rounded - rows
     return (np.matmul(gap, metric) * gap).sum(-1)
 
 
-def _damped(moment: FloatArray) -> FloatArray:
+def damped(moment: FloatArray) -> FloatArray:
+    """H with a little of its mean diagonal added, float32."""
     k = moment.shape[-1]
     level = np.einsum("gkk->g", moment) / k
-    damped = moment + (DAMPING * np.maximum(level, 1e-12))[:, None, None] * np.eye(k)
-    return np.asarray(damped, np.float32)
+    lifted = moment + (DAMPING * np.maximum(level, 1e-12))[:, None, None] * np.eye(k)
+    return np.asarray(lifted, np.float32)
 
 
 def _pair(value: Any, otherwise: int) -> tuple[int, int]:

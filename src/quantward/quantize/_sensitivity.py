@@ -224,10 +224,10 @@ def _logits(
         errors = [output_error(trial, weight, x) for x in inputs]
         mean = None
         if corrects(ground, layer):
-            sums, counts = zip(*(channel_sums(error) for error in errors), strict=True)
+            sums, counts = zip(*(channel_sums(layer, error) for error in errors), strict=True)
             mean = sum(sums[1:], sums[0]) / sum(counts)
         logits = [
-            rest({**value, layer.name: value[layer.name] + corrected(error, mean)})["output"]
+            rest({**value, layer.name: value[layer.name] + corrected(layer, error, mean)})["output"]
             for value, error in zip(behind, errors, strict=True)
         ]
         yield bits, torch.cat(logits)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from quantward.core.contracts import Context
+from quantward.core.errors import UsageError
 from quantward.core.values import Node, Plan, QuantSpec
 from quantward.graph.walk import CONV, input_key, inputs_of, layers, readers, weight_of
 from quantward.quantize._calibrators import CALIBRATORS, THROUGH, Calibrator, squared_error
@@ -63,6 +64,14 @@ def uniform(program: tuple[Node, ...], bits: Bits, ends: Bits | None = None, dep
     return {name: own for name, own in table.items() if name not in left}
 
 
+def require_bits(recipe: Any, *names: str) -> None:
+    """Raises UsageError where one of a recipe's options of these names is not a number of bits from 2 to 8."""
+    for name in names:
+        value = getattr(recipe, name)
+        if not 2 <= value <= 8:
+            raise UsageError(f"Expected {name} of 2 to 8 bits; got {value}. Choose another number.")
+
+
 def is_depthwise(layer: Node) -> bool:
     """Whether a layer is a convolution in which each filter reads one channel (or few)."""
     return layer.op == CONV and len(layer.args) > 6 and int(layer.args[6]) > 1
@@ -75,8 +84,7 @@ def static_plan(parent: Plan, context: Context, table: Mapping[str, Bits], how: 
     histograms are made once for all recipes that share the Context, the samples and the equalisation.
     """
     shared = quantized_outputs(parent.program)
-    key = ("static", parent.parent, how.samples, how.equalise)
-    plan, histograms = context.once(key, lambda: observed(parent, context, shared, how))
+    plan, histograms = observed(parent, context, shared, how)
     tensors = activations(plan, histograms, shared, table, how)
     for layer in layers(plan.program):
         if layer.name in table:
@@ -95,11 +103,15 @@ def static_plan(parent: Plan, context: Context, table: Mapping[str, Bits], how: 
 def observed(
     parent: Plan, context: Context, shared: Mapping[str, str], how: Static
 ) -> tuple[Plan, dict[str, Histogram]]:
-    """The equalised float Plan and its histograms: all that calibrators and bit widths have in common."""
-    plan = parent
-    if how.equalise > 0:
-        plan = equalise(parent, context.images(how.samples), shared, how.equalise)
-    return plan, observe(plan, context.images(how.samples), set(shared.values()))
+    """The equalised float Plan and its histograms: all that calibrators and bit widths have in common, so made once."""
+
+    def make() -> tuple[Plan, dict[str, Histogram]]:
+        plan = parent
+        if how.equalise > 0:
+            plan = equalise(parent, context.images(how.samples), shared, how.equalise)
+        return plan, observe(plan, context.images(how.samples), set(shared.values()))
+
+    return context.once(("static", parent.parent, how.samples, how.equalise), make)
 
 
 def activations(
@@ -128,9 +140,9 @@ def activations(
     for name, origin in shared.items():
         users = [user for user in read_by[name] if user.name in table]
         wanted = {table[user.name].activations for user in users if user.args[0].get("node") == name}
-        bits = STREAM_BITS if origin in stream or not wanted else max(wanted)
-        if origin in stream and wanted:
-            bits = max(bits, *wanted)
+        if origin in stream or not wanted:
+            wanted.add(STREAM_BITS)
+        bits = max(wanted)
         found[name] = spec(origin, bits)
         for user in users:
             own = table[user.name].activations

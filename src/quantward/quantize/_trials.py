@@ -19,7 +19,7 @@ from quantward.core.values import FloatArray, Node, Plan, QuantSpec
 from quantward.graph.network import function
 from quantward.graph.simulate import round_to_grid
 from quantward.graph.stored import stored_weight
-from quantward.graph.walk import bias_of, input_key, layers, weight_of
+from quantward.graph.walk import bias_of, input_key, layers, output_axis, weight_of
 from quantward.quantize._placement import quantized_outputs
 from quantward.quantize._rounding import second_moments, settle
 from quantward.quantize._specs import weight_spec
@@ -106,8 +106,7 @@ class Trial:
 def prepare(parent: Plan, context: Context, offer: Iterable[Bits], how: Static) -> Ground:
     """Equalise and calibrate as `static_plan` would; the histograms are shared with it through the Context."""
     shared = quantized_outputs(parent.program)
-    key = ("static", parent.parent, how.samples, how.equalise)
-    plan, histograms = context.once(key, lambda: observed(parent, context, shared, how))
+    plan, histograms = observed(parent, context, shared, how)
     by_name = {layer.name: layer for layer in layers(plan.program)}
     sources: dict[int, dict[str, QuantSpec]] = {}
     moments: dict[int, dict[str, FloatArray]] = {}
@@ -147,18 +146,18 @@ def output_error(trial: Trial, weight: Tensor, x: Tensor) -> Tensor:
     return changed - kept
 
 
-def channel_sums(y: Tensor) -> tuple[Tensor, int]:
-    """Sum over all but the channel (axis 1 of an image tensor, else the last), in float64, and how many were added."""
-    axis = 1 if y.dim() == 4 else y.dim() - 1
+def channel_sums(layer: Node, y: Tensor) -> tuple[Tensor, int]:
+    """Sum of a layer's output over all but the channel, in float64, and how many values were added."""
+    axis = output_axis(layer) % y.dim()
     dims = [d for d in range(y.dim()) if d != axis]
     return y.double().sum(dims), y.numel() // y.shape[axis]
 
 
-def corrected(error: Tensor, mean: Tensor | None) -> Tensor:
+def corrected(layer: Node, error: Tensor, mean: Tensor | None) -> Tensor:
     """An output error without its mean a channel, which bias correction takes out; None leaves it as it is."""
     if mean is None:
         return error
-    return error - mean.to(error.dtype).reshape([-1, 1, 1] if error.dim() == 4 else [-1])
+    return error - mean.to(error.dtype).reshape([-1, 1, 1] if output_axis(layer) == 1 else [-1])
 
 
 def corrects(ground: Ground, layer: Node) -> bool:

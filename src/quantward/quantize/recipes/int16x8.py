@@ -42,8 +42,7 @@ class Int16x8:
         """Specs for all layers that are not kept and for what they read and write."""
         how = Static(calibrator="max", samples=self.samples, equalise=0.0)
         shared = quantized_outputs(parent.program)
-        key = ("static", parent.parent, how.samples, how.equalise)
-        plan, histograms = context.once(key, lambda: observed(parent, context, shared, how))
+        plan, histograms = observed(parent, context, shared, how)
         table = uniform(parent.program, Bits(8, 8), kept=kept_layers(parent.program, self.keep))
         tensors = {
             name: symmetric(histograms[shared[name]], self.calibrator)

@@ -27,7 +27,7 @@ from quantward.quantize._grouped import (
 from quantward.quantize._patterns import kept_layers
 from quantward.quantize._rounding import second_moments
 from quantward.quantize._specs import weight_spec
-from quantward.quantize._static import is_depthwise
+from quantward.quantize._static import is_depthwise, require_bits
 
 HALF = QuantSpec("weight", 16, format="float16", source="IEEE 754 binary16")
 
@@ -58,9 +58,7 @@ class Int4Weights:
     keep: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("bits", "ends", "depthwise"):
-            if not 2 <= getattr(self, name) <= 8:
-                raise UsageError(f"Expected {name} of 2 to 8 bits; got {getattr(self, name)}. Choose another number.")
+        require_bits(self, "bits", "ends", "depthwise")
         if self.group < 0:
             raise UsageError(f"Expected a group of 0 or more weights; got {self.group}. Choose another number.")
 

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from quantward.core.contracts import Context
-from quantward.core.errors import UsageError
 from quantward.core.registry import spelling
 from quantward.core.values import Plan
 from quantward.quantize._patterns import kept_layers
-from quantward.quantize._static import Bits, Rounding, Static, static_plan, uniform
+from quantward.quantize._static import Bits, Rounding, Static, require_bits, static_plan, uniform
 
 
 @dataclass(frozen=True)
@@ -31,9 +30,7 @@ class LowBit(Static):
     keep: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("weights", "activations", "ends", "depthwise"):
-            if not 2 <= getattr(self, name) <= 8:
-                raise UsageError(f"Expected {name} of 2 to 8 bits; got {getattr(self, name)}. Choose another number.")
+        require_bits(self, "weights", "activations", "ends", "depthwise")
 
     def plan(self, parent: Plan, context: Context) -> Plan:
         """Specs for all layers that are not kept."""
