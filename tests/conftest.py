@@ -14,6 +14,14 @@ from quantward.core.values import Model, Plan, Preprocess
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded pixels of tests go to a folder of theirs, never to the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QUANTWARD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real images and weights, where it is at hand."""

@@ -14,7 +14,7 @@ from quantward.audit.equivalence import NotEquivalent
 from quantward.bundle import predict, verify
 from quantward.candidates import Search, Step
 from quantward.core.contracts import Batch
-from quantward.core.errors import Refused
+from quantward.core.errors import Refused, UsageError
 from quantward.core.preprocess import normalise
 from quantward.core.store import read_json
 from quantward.core.values import Dataset, Dossier, Fold, Plan
@@ -51,6 +51,7 @@ def pictures(small_plan: Plan) -> Dataset:
         fingerprint="0123456789abcdef",
         reader=lambda i: pixels[i],
         groups=tuple(f"patient {i // 2}" for i in range(600)),
+        attributes={"site": tuple("north" if i % 4 < 2 else "south" for i in range(600))},
     )
 
 
@@ -77,7 +78,7 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> Search:
         Step("FP16", ("fp16",)),
         Step("INT8", ("int8-static:calibrator=max", "int8-static:calibrator=entropy", "int8-static:keep=nothing*")),
     )
-    return Search(read_gates(gates), ladder=ladder, replicates=500)
+    return Search(read_gates(gates), ladder=ladder, replicates=500, subgroups=("site",))
 
 
 @pytest.fixture(scope="module")
@@ -85,18 +86,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("search")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> object:
-    """Decoded pixels go where this test looks after them."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("QUANTWARD_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield
-    patch.undo()
-
-
 @pytest.fixture(scope="module")
 def dossier(centred_plan: Plan, pictures: Dataset, fold: Fold, search: Search, home: Path) -> Dossier:
-    return find(centred_plan, pictures, fold, search, home, external=replace(pictures, name="elsewhere"))
+    return find(centred_plan, pictures, fold, search, home, external=replace(pictures, name="elsewhere", attributes={}))
 
 
 def test_lowest_precision_that_passes_is_chosen(dossier: Dossier) -> None:
@@ -145,6 +137,14 @@ def test_default_ladder_goes_from_half_precision_to_four_bits() -> None:
     for step in LADDER:
         for recipe in step.recipes:
             assert RECIPES.make(spelling(RECIPES.make(recipe))) == RECIPES.make(recipe)
+
+
+def test_an_unknown_subgroup_is_refused_before_anything_is_made(
+    centred_plan: Plan, pictures: Dataset, fold: Fold, search: Search, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="site"):
+        find(centred_plan, pictures, fold, replace(search, subgroups=("sight",)), tmp_path)
+    assert not any(tmp_path.iterdir())
 
 
 def test_power_and_external_images_are_told(dossier: Dossier) -> None:

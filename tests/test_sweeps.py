@@ -26,15 +26,6 @@ from quantward.sweeps import sensitivity_run
 from quantward.workbench import open_variant
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> object:
-    """Decoded pixels go where this test looks after them."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("QUANTWARD_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield
-    patch.undo()
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A hundred and sixty smooth pictures in four class folders."""

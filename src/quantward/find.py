@@ -36,7 +36,7 @@ from quantward.core.values import Dataset, Dossier, Efficiency, Entry, Fold, Pla
 from quantward.data import open_dataset
 from quantward.evaluate import Gates
 from quantward.evaluate.power import sentence
-from quantward.judgement import judge_all
+from quantward.judgement import judge_all, require_attributes
 from quantward.report.html import write_report
 from quantward.runs import open_run
 from quantward.workbench import cached, calibration, in_model_order, lessons, open_variant, whole
@@ -63,6 +63,7 @@ def find(
     reason.
     """
     dataset = in_model_order(dataset, parent.classes)
+    require_attributes(dataset, search.subgroups)
     test_groups = None if dataset.groups is None else len({dataset.groups[i] for i in fold.test})
     power = sentence(len(fold.test), search.discordance, margin=margin_of(search.gates), n_groups=test_groups)
     tell(power)

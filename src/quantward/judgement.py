@@ -17,7 +17,7 @@ from quantward.candidates import Search, Work, on_select, predictions, simulated
 from quantward.core.contracts import Batch
 from quantward.core.errors import QuantwardError, Refused, UsageError, suggestion
 from quantward.core.store import read_json, write_json
-from quantward.core.values import Dataset, Efficiency, Entry, ImageArray, IntArray
+from quantward.core.values import Dataset, Efficiency, Entry, ImageArray, IntArray, Predictions
 from quantward.evaluate import assess, evaluate, judge, measured
 from quantward.graph.files import load_plan
 from quantward.workbench import RUNTIMES, network_inputs, open_session
@@ -36,7 +36,11 @@ def judge_all(
     """A row for each recipe, the baseline first; a failure is a row with its reason."""
     search = work.search
     own = role == "test"
-    attributes = _attributes(dataset, indices, search.subgroups)
+    attributes = {
+        name: tuple(dataset.attributes[name][i] for i in indices)
+        for name in search.subgroups
+        if own or name in dataset.attributes
+    }
     rows: list[Entry] = []
     for recipe in work.track(order, f"judge on {role} images"):
         row = Entry(name=recipe, recipe=recipe, runtime=search.runtime)
@@ -44,7 +48,7 @@ def judge_all(
             if recipe in work.failures:
                 raise Refused(work.failures[recipe])
             said = predictions(work, recipe, indices, dataset, pixels, role)
-            facts = _audit(work, recipe, exported, costs) if own else {}
+            facts = _audit(work, recipe, exported, costs, said, rows[0].predictions if rows else said) if own else {}
             row = replace(row, predictions=said, efficiency=costs.get(recipe), audit=facts)
             if own:
                 row = replace(row, select=on_select(work, recipe), attributes=attributes)
@@ -60,14 +64,14 @@ def judge_all(
     return tuple(rows)
 
 
-def _attributes(dataset: Dataset, indices: IntArray, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def require_attributes(dataset: Dataset, names: Sequence[str]) -> None:
+    """Raises UsageError where `names` holds no attribute of the dataset, before anything was made for it."""
     unknown = [name for name in names if name not in dataset.attributes]
     if unknown:
         raise UsageError(
             f"Expected subgroups out of the attributes {', '.join(dataset.attributes) or '(none)'} of {dataset.name}; "
             f"got {unknown[0]!r}. {suggestion(unknown[0], dataset.attributes)}"
         )
-    return {name: tuple(dataset.attributes[name][i] for i in indices) for name in names}
 
 
 def _judged(row: Entry, baseline: Entry, search: Search, attributes: Mapping[str, Sequence[str]]) -> Entry:
@@ -95,7 +99,14 @@ def _judged(row: Entry, baseline: Entry, search: Search, attributes: Mapping[str
     return replace(row, evaluation=evaluation, comparison=comparison, verdict=verdict)
 
 
-def _audit(work: Work, recipe: str, exported: Agreement, costs: Mapping[str, Efficiency]) -> dict[str, Any]:
+def _audit(
+    work: Work,
+    recipe: str,
+    exported: Agreement,
+    costs: Mapping[str, Efficiency],
+    said: Predictions,
+    baseline: Predictions | None,
+) -> dict[str, Any]:
     """Is the file what its Plan says? Agreement with the simulation on the test images, integer layers, bytes, answers
     on older machines, and the signatures of whatever went wrong."""
     made, search = work.made[recipe], work.search
@@ -129,8 +140,8 @@ def _audit(work: Work, recipe: str, exported: Agreement, costs: Mapping[str, Eff
         plan,
         load_plan(work.made["fp32"].plan),
         channels=channels,
-        predictions=predictions(work, recipe, work.fold.test, work.dataset, work.pixels, "test"),
-        baseline=predictions(work, "fp32", work.fold.test, work.dataset, work.pixels, "test"),
+        predictions=said,
+        baseline=baseline,
         efficiency=costs.get(recipe),
         baseline_efficiency=costs.get("fp32"),
         variant=variant,

@@ -19,7 +19,7 @@ from quantward.core.errors import QuantwardError, Refused, UsageError
 from quantward.core.machine import describe
 from quantward.core.progress import Track, silent
 from quantward.core.store import digest_text, plain, read_json, write_json
-from quantward.core.values import Efficiency
+from quantward.core.values import Efficiency, Predictions
 from quantward.evaluate import read_gates
 from quantward.report.front import write_front
 from quantward.runs import open_run
@@ -76,7 +76,7 @@ def sensitivity_run(
     """
     from quantward.quantize._sensitivity import sensitivity, solve
     from quantward.quantize._static import Static
-    from quantward.quantize._trials import OFFER, widths
+    from quantward.quantize._trials import OFFER, spelled, widths
 
     if samples < 1 or top < 0:
         raise UsageError(f"Expected samples of at least 1 and top of at least 0; got {samples} and {top}. Mend them.")
@@ -113,7 +113,7 @@ def sensitivity_run(
         "by": by,
         "images": found.images,
         "select_images": len(opened.fold.select),
-        "offer": [f"w{bits.weights}a{bits.activations}" for bits in found.offer],
+        "offer": [*map(spelled, found.offer)],
         "float_bytes": found.float_bytes,
         "correlations": plain(found.correlations),
         "costs": plain(found.costs),
@@ -144,7 +144,9 @@ def _times(path: Path) -> dict[str, dict[str, float]]:
 
 def _point(front: Front, point: int, found: Sensitivity) -> dict[str, Any]:
     """One point of the front for the record; `widths` stand in the order of the record's layers."""
-    widths = [f"w{found.offer[pick].weights}a{found.offer[pick].activations}" for pick in front.picks(point)]
+    from quantward.quantize._trials import spelled
+
+    widths = [spelled(found.offer[pick]) for pick in front.picks(point)]
     shown = {"bytes": int(front.bytes[point]), "predicted": float(front.loss[point]), "widths": " ".join(widths)}
     return shown | ({"milliseconds": float(front.milliseconds[point])} if front.milliseconds.any() else {})
 
@@ -206,15 +208,15 @@ def _try(work: Work, parent: Any, front: Front, tables: Mapping[str, int]) -> li
         row = Tried(recipe, float(front.loss[point]), int(front.bytes[point]), failure=work.failures.get(recipe, ""))
         if not row.failure:
             try:
-                row = _measured(work, recipe, row, costs[recipe])
+                row = _measured(work, recipe, row, costs[recipe], base)
             except QuantwardError as error:
                 row = Tried(recipe, row.predicted, row.promised, failure=str(error))
         tried.append(row)
     return tried
 
 
-def _measured(work: Work, recipe: str, row: Tried, cost: Efficiency) -> Tried:
-    base, said = on_select(work, "fp32"), on_select(work, recipe)
+def _measured(work: Work, recipe: str, row: Tried, cost: Efficiency, base: Predictions) -> Tried:
+    said = on_select(work, recipe)
     top, answers = base.probabilities.argmax(1), said.probabilities.argmax(1)
     return Tried(
         recipe,

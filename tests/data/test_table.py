@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quantward.core.cells import from_cell, to_cell
 from quantward.core.errors import Refused
 from quantward.core.values import ImageArray
 from quantward.data import open_dataset
-from quantward.data.table import from_cell, read_rows, to_cell, write_table
+from quantward.data.table import read_rows, write_table
 
 
 def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
@@ -135,7 +136,7 @@ def test_group_changes_the_fingerprint(tree: Path) -> None:
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",))))
 def test_exported_cells_are_no_formulas_and_come_back(text: str) -> None:
     cell = to_cell(text)
-    assert from_cell(cell, exact=True) == text
+    assert from_cell(cell) == text
     if cell.startswith(("=", "+", "-", "@", "\t", "\r")):
         float(cell)
 

@@ -31,3 +31,11 @@ def test_faulty_files_are_one_sentence(tmp_path: Path, text: str, sentence: str)
     path.write_text(text)
     with pytest.raises(Refused, match=sentence):
         load_attributes(path, ("1",))
+
+
+def test_formulas_are_harmless_in_the_file_and_whole_again_when_read(tmp_path: Path) -> None:
+    path = tmp_path / "who.csv"
+    saved = {"=site": ("@home", "-1")}
+    save_attributes(saved, ("+1", "=A1"), path)
+    assert path.read_text().splitlines() == ["id,'=site", "+1,'@home", "'=A1,-1"]
+    assert load_attributes(path, ("+1", "=A1")) == saved

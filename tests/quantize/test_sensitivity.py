@@ -16,7 +16,8 @@ from scipy import stats
 
 from quantward.core.contracts import Batch, Context
 from quantward.core.errors import Refused, UsageError
-from quantward.core.values import Plan, QuantSpec
+from quantward.core.values import Model, Plan, Preprocess, QuantSpec
+from quantward.graph.capture import capture
 from quantward.graph.network import Network
 from quantward.graph.simulate import simulate
 from quantward.graph.walk import input_key, layers, weight_of
@@ -93,6 +94,26 @@ def stats_softmax(logits: np.ndarray) -> np.ndarray:
 def test_estimate_is_the_divergence_where_errors_are_small(found: Sensitivity) -> None:
     for row in found.at(Bits(8, 8)):
         assert row.divergence is not None and row.divergence > 0
+        assert row.fisher == pytest.approx(row.divergence, rel=0.35, abs=1e-8), row.layer
+
+
+def test_patches_moved_into_the_batch_still_belong_to_their_image(own_context: Context, batches: list[Batch]) -> None:
+    class Patches(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = torch.nn.Conv2d(3, 8, 8, 8)
+            self.mix = torch.nn.Linear(8, 8)
+            self.head = torch.nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.stem(x).flatten(2).transpose(1, 2).reshape(4 * x.shape[0], 4, 8)  # four windows for each image
+            y = torch.relu(self.mix(y)).reshape(x.shape[0], 16, 8).mean(1)
+            out: torch.Tensor = self.head(y)
+            return out
+
+    torch.manual_seed(0)
+    plan = capture(Model("patches", Patches().eval(), Preprocess(size=32, resize=32), tuple("abcd")))
+    for row in sensitivity(plan, own_context, OFFER, NEAREST, batches).costs:
         assert row.fisher == pytest.approx(row.divergence, rel=0.35, abs=1e-8), row.layer
 
 

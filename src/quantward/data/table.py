@@ -10,10 +10,10 @@ from __future__ import annotations
 import csv
 import io
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from quantward.core.cells import from_cell, to_cell
 from quantward.core.errors import Refused, suggestion
 from quantward.core.progress import Track, silent
 from quantward.core.store import write_text
@@ -22,8 +22,6 @@ from quantward.data._files import SPLITS, from_files, inside
 from quantward.data._images import BLACK, Colour
 
 MISSING = frozenset({"", "nan", "null", "na", "n/a", "<na>", "#n/a"})
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def read_table(
@@ -118,7 +116,7 @@ def read_rows(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, 
                 )
             else:
                 rows.append(
-                    (line, {key: from_cell(cell, key == "path") for key, cell in zip(header, cells, strict=True)})
+                    (line, {key: _cell(cell, key) for key, cell in zip(header, cells, strict=True)})
                 )
             line = reader.line_num + 1
     except csv.Error as error:
@@ -126,6 +124,11 @@ def read_rows(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, 
     if not header:
         raise Refused(f"Expected a header with {','.join(required)} in {path}; it is empty. Write one.")
     return rows
+
+
+def _cell(cell: str, column: str) -> str:
+    """Blanks around a cell are stripped, but a file's name may well begin with one."""
+    return from_cell(cell if column == "path" else cell.strip())
 
 
 def _text(path: Path) -> str:
@@ -162,22 +165,3 @@ def write_table(path: Path | str, rows: Iterable[Mapping[str, str]], columns: Se
     writer.writerow(columns)
     writer.writerows([to_cell(row[column]) for column in columns] for row in rows)
     write_text(path, stream.getvalue())
-
-
-def to_cell(text: str) -> str:
-    """A cell that no spreadsheet runs as a formula; plain numbers stay as they are.
-
-    >>> to_cell("=cmd()"), to_cell("-1.5"), to_cell("glioma")
-    ("'=cmd()", '-1.5', 'glioma')
-    """
-    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
-
-
-def from_cell(text: str, exact: bool = False) -> str:
-    """Undo `to_cell` and, unless `exact`, strip blanks; a file's name may well begin with one.
-
-    >>> from_cell("'=cmd()"), from_cell("'quoted'")
-    ('=cmd()', "'quoted'")
-    """
-    text = text if exact else text.strip()
-    return text[1:] if text.startswith("'") and _FORMULA.match(text[1:]) else text

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from quantward.core.cells import from_cell, to_cell
 from quantward.core.errors import Refused, UsageError, suggestion
 from quantward.core.store import atomic, write_text
 from quantward.core.values import FloatArray, Predictions
@@ -22,7 +23,6 @@ from quantward.core.values import FloatArray, Predictions
 SUM_TOLERANCE = 1e-3
 """How far a row of probabilities may sum from 1."""
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def load(path: Path | str) -> Predictions:
@@ -42,7 +42,7 @@ def load(path: Path | str) -> Predictions:
             f"Expected the header id[,group],truth,<class 1>,...,<class K> in line 1 of {path}; "
             f"got {','.join(header) or 'nothing'}. Name the columns so, in this order."
         )
-    classes = tuple(_unescape(name) for name in header[first:])
+    classes = tuple(from_cell(name) for name in header[first:])
     _check_classes(classes, path)
     index = {name: number for number, name in enumerate(classes)}
     ids: list[str] = []
@@ -54,7 +54,7 @@ def load(path: Path | str) -> Predictions:
         where = f"line {line} of {path}"
         if len(row) != len(header):
             raise Refused(f"Expected {len(header)} columns in {where}; got {len(row)}. Complete the row.")
-        name, label = _unescape(row[0]), _unescape(row[first - 1])
+        name, label = from_cell(row[0]), from_cell(row[first - 1])
         if not name:
             raise Refused(f"Expected an id in {where}; it is empty. Give every image its own id.")
         if name in seen:
@@ -69,7 +69,7 @@ def load(path: Path | str) -> Predictions:
         ids.append(name)
         truth[number] = index[label]
         if grouped:
-            groups.append(_unescape(row[1]))
+            groups.append(from_cell(row[1]))
             if not groups[-1]:
                 raise Refused(f"Expected a group in {where}; it is empty. Name each image's patient.")
         probabilities[number] = [
@@ -88,7 +88,7 @@ def save(predictions: Predictions, path: Path | str) -> None:
     """
     path = Path(path)
     parquet = path.suffix.lower() in (".parquet", ".pq")
-    keep = str if parquet else _escape
+    keep = str if parquet else to_cell
     header = ["id", *(["group"] if predictions.groups is not None else []), "truth"]
     header += [keep(name) for name in predictions.classes]
     names: list[list[str]] = [[keep(name) for name in predictions.ids]]
@@ -152,14 +152,6 @@ def _arrow() -> tuple[Any, Any]:
             "Expected pyarrow for a Parquet file; it is not installed. pip install pyarrow, or use CSV."
         ) from None
     return pyarrow, tables
-
-
-def _escape(text: str) -> str:
-    return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
-
-
-def _unescape(text: str) -> str:
-    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(_FORMULA) else text
 
 
 def _number(cell: Any, column: str, where: str) -> float:

@@ -53,7 +53,9 @@ def fisher(
         logs = torch.log_softmax(watched(torch.from_numpy(chunk).requires_grad_()).double(), dim=1)
         names = list(watched.outputs)
         errors = {
-            (name, trial.bits): corrected(trial.layer, watched.error(trial), means.get((name, trial.bits))).flatten(1)
+            (name, trial.bits): _by_image(
+                corrected(trial.layer, watched.error(trial), means.get((name, trial.bits))), len(chunk)
+            )
             for name in names
             for trial in by_layer[name]
         }
@@ -62,13 +64,22 @@ def fisher(
             told = logs.gather(1, labels[:, k : k + 1]).sum()
             gradients = torch.autograd.grad(told, list(watched.outputs.values()), retain_graph=True)
             for name, gradient in zip(names, gradients, strict=True):
-                flat = gradient.flatten(1)
+                flat = _by_image(gradient, len(chunk))
                 for trial in by_layer[name]:
                     along = (flat * errors[name, trial.bits]).sum(1).double()
                     total[name, trial.bits] += 0.5 * float(shares[:, k] @ along.square())
         watched.forget()
     n = sum(len(batch) for batch in batches)
     return {key: value / n for key, value in total.items()}
+
+
+def _by_image(y: Tensor, images: int) -> Tensor:
+    """A layer's outputs as one row an image: windows and patches that a network moved into the batch lie together.
+
+    >>> _by_image(torch.zeros(8, 3, 2), 2).shape
+    torch.Size([2, 24])
+    """
+    return y.reshape(images, -1)
 
 
 class _Watched:
