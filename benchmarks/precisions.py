@@ -1,9 +1,9 @@
 """One trained network at many precisions, each as its deployed file, on the run's test images.
 
-    python benchmarks/precisions.py RUN DATA [--recipe RECIPE ...]
+    python benchmarks/precisions.py RUN DATA [--recipe RECIPE ...] [--target TARGET --runtime RUNTIME]
 
 Prints accuracy, macro AUPRC and ECE with 95 % intervals, the paired difference of accuracy to FP32 (points), the mean
-KL divergence from FP32's probabilities, the file's bytes, the share of layers that ONNX Runtime runs as integers, and
+KL divergence from FP32's probabilities, the file's bytes, the share of layers that the runtime runs as integers, and
 how often the file names the class that the Plan's simulation names. What a recipe has trained stays in RUN/trained,
 files in RUN/files, predictions in RUN/predictions: a run that was stopped goes on.
 """
@@ -48,6 +48,8 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("--recipe", action="append", default=[])
+    parser.add_argument("--target", default="onnx-cpu")
+    parser.add_argument("--runtime", default="onnxruntime")
     given = parser.parse_args()
     run = open_run(given.run, given.data)
     pixels = cached(run.dataset, run.plan.preprocess)
@@ -59,10 +61,10 @@ def main() -> None:
     )
     for recipe in ("fp32", *(given.recipe or RECIPES)):
         plan = plan_run(given.run, recipe, given.data)
-        file = write_with("onnx-cpu", plan, given.run / "files")
+        file = write_with(given.target, plan, given.run / "files")
         home = save_plan(plan, given.run / "plans" / file.sha256[:16])
         sides = []
-        for variant, runtime in ((file, "onnxruntime"), (replace(file, format="plan", path=home), "torch-float")):
+        for variant, runtime in ((file, given.runtime), (replace(file, format="plan", path=home), "torch-float")):
             path = given.run / "predictions" / f"{file.sha256[:16]}.{runtime}.csv"
             if not path.exists():
                 session = open_session(variant, runtime, 1)
@@ -72,8 +74,8 @@ def main() -> None:
         base = said if base is None else base
         comparison, _, evaluation = assess(base, said)
         change, overall = comparison.deltas["accuracy"], evaluation.overall
-        executed = RUNTIMES.make("onnxruntime").executed(file)
-        counted = arithmetic(plan, executed)
+        executed = RUNTIMES.make(given.runtime).executed(file)
+        counted = None if executed is None else arithmetic(plan, executed)
         same = float((said.probabilities.argmax(1) == simulated.probabilities.argmax(1)).mean())
         assert change.delta is not None and change.low is not None and change.high is not None
         cells = [
@@ -86,7 +88,7 @@ def main() -> None:
             share(overall["ece"], 1, 3),
             f"{divergence(base, said):.4f}",
             f"{file.bytes / 1e6:.2f}",
-            f"{counted.integer} of {counted.layers}",
+            "-" if counted is None else f"{counted.integer} of {counted.layers}",
             f"{100 * same:.2f}",
         ]
         print(f"| {' | '.join(cells)} |", flush=True)

@@ -143,8 +143,10 @@ def test_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_file_without_a_card_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.tflite").write_bytes(b"x")
+    assert "Expected model.tflite.json beside" in run("bench", tmp_path / "model.tflite", code=5).stderr
     (tmp_path / "model.onnx").write_bytes(b"x")
-    assert "Expected model.onnx.json beside" in run("bench", tmp_path / "model.onnx", code=5).stderr
+    assert "Expected an ONNX file" in run("bench", tmp_path / "model.onnx", code=5).stderr
 
 
 def test_list_names_every_entry_and_its_first_line() -> None:

@@ -17,17 +17,20 @@ FLOORS = (
     ("graph",),
     ("data", "train", "quantize", "targets", "audit", "runtimes", "evaluate", "explain"),
     ("report", "serve"),
+    ("incoming",),
     ("workbench",),
+    ("benching",),
     ("bundle", "runs", "candidates"),
-    ("judgement",),
-    ("find", "measure", "sweeps"),
+    ("judgement", "placing"),
+    ("find", "measure", "sweeps", "crossval", "explaining"),
     ("study", "demo"),
     ("cli",),
     ("__main__",),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-HEAVY = {"torch", "timm", "torchvision", "lightning", "lightning_fabric", "onnx", "onnxscript", "openvino"}
-TORCH_ROOMS = {"graph", "train", "quantize"}
+TRAINING = {"torch", "timm", "torchvision", "lightning", "lightning_fabric"}
+HEAVY = TRAINING | {"onnx", "onnxscript", "openvino", "ai_edge_litert"}
+TORCH_ROOMS = {"graph", "train", "quantize", "explain"}
 
 
 def room_of(path: Path) -> str:

@@ -78,7 +78,7 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> Search:
         Step("FP16", ("fp16",)),
         Step("INT8", ("int8-static:calibrator=max", "int8-static:calibrator=entropy", "int8-static:keep=nothing*")),
     )
-    return Search(read_gates(gates), ladder=ladder, replicates=500, subgroups=("site",))
+    return Search(read_gates(gates), ladder=ladder, runtime="onnxruntime", replicates=500, subgroups=("site",))
 
 
 @pytest.fixture(scope="module")

@@ -6,20 +6,21 @@ file has already seen these very images.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from quantward import __version__
 from quantward.audit.equivalence import Agreement, agreement, require_equal
+from quantward.benching import Asked, Effort, time_rows
 from quantward.core.contracts import Context
-from quantward.core.errors import QuantwardError
+from quantward.core.errors import QuantwardError, Refused
 from quantward.core.progress import Track
 from quantward.core.store import digest_file, digest_text, read_json, write_json
 from quantward.core.values import Dataset, Efficiency, Fold, ImageArray, IntArray, Plan, Predictions, Variant
-from quantward.evaluate import Gates, bench, priced
+from quantward.evaluate import Gates
 from quantward.evaluate.predictions import load, save
 from quantward.graph.files import load_plan, save_plan
 from quantward.workbench import (
@@ -41,6 +42,7 @@ class Step:
     recipes: tuple[str, ...]
 
 
+AUTO = "auto"
 CALIBRATORS = ("max", "percentile", "mse", "entropy")
 RATIOS = (0.22, 0.18)
 """Bytes of mixed INT8/INT4 weights as shares of the FP32 weights': the first is the largest that makes a file four
@@ -64,12 +66,13 @@ LADDER = (
 
 @dataclass(frozen=True)
 class Search:
-    """What a search was asked: everything that decides its result, and nothing that does not."""
+    """What a search was asked: everything that decides its result, and nothing that does not. With the runtime `auto`
+    the fastest installed one is taken (`placing.settle`)."""
 
     gates: Gates
     ladder: tuple[Step, ...] = LADDER
     target: str = "onnx-cpu"
-    runtime: str = "onnxruntime"
+    runtime: str = AUTO
     threads: int = 1
     replicates: int = 10_000
     seed: int = 0
@@ -129,34 +132,42 @@ def simulated(made: Made) -> Variant:
     return replace(made.variant, format="plan", path=made.plan, max_batch=None)
 
 
-def prove_export(work: Work) -> Agreement:
+def prove_export(work: Work, runtime: str | None = None) -> Agreement:
     """First of all: the FP32 file computes what PyTorch computes, on every `select` image, or the search stops."""
-    made = work.made["fp32"]
+    made, runtime = work.made["fp32"], runtime or work.search.runtime
     inputs = network_inputs(work.pixels, work.fold.select, made.variant.preprocess)
     found = agreement(
         open_session(simulated(made), "torch-float", work.search.threads),
-        open_session(made.variant, work.search.runtime, work.search.threads),
-        work.track(inputs, "FP32 file against PyTorch"),
+        open_session(made.variant, runtime, work.search.threads),
+        work.track(inputs, f"FP32 file on {runtime} against PyTorch"),
     )
-    require_equal(found, f"the FP32 file on {work.search.runtime}")
+    require_equal(found, f"the FP32 file on {runtime}")
     return found
 
 
-def time_all(work: Work) -> dict[str, Efficiency]:
-    """Latency and size of every file, measured in turns in this one process."""
+EFFORT = Effort(rounds=15, seconds=1.5, starts=1)
+"""Less than `quantward bench` takes: a search times a dozen files, and its gates ask for a tenth."""
+
+
+def time_all(work: Work, runtimes: Sequence[str] = ()) -> dict[str, dict[str, Efficiency]]:
+    """Latency, memory and size of every file on some runtimes (that of the search where none is named), all in turns:
+    runtime -> recipe -> what it costs. What cannot be timed on any of them has failed."""
     search = work.search
-    runtime = search.runtime
-    files = {name: made.variant for name, made in work.made.items()}
-    sessions = {name: open_session(file, runtime, search.threads) for name, file in files.items()}
-    how = files["fp32"].preprocess
-
-    def images(n: int) -> Any:
-        rows = np.resize(np.asarray(work.fold.select), n)
-        return next(network_inputs(work.pixels, rows, how, n))
-
-    largest = {name: file.max_batch for name, file in files.items() if file.max_batch}
-    times = bench(sessions, images, largest=largest, seed=search.seed, track=work.track)
-    return {name: priced(files[name], runtime, timing) for name, timing in times.items()}
+    names = tuple(runtimes) or (search.runtime,)
+    files = [(name, made.variant) for name, made in work.made.items()]
+    asked = [Asked(file, runtime, search.threads, name) for runtime in names for name, file in files]
+    rows, _ = time_rows(asked, EFFORT, seed=search.seed, track=work.track)
+    found: dict[str, dict[str, Efficiency]] = {runtime: {} for runtime in names}
+    for row in rows:
+        if row.latency:
+            found[row.runtime][row.name] = row
+    found = {runtime: costs for runtime, costs in found.items() if "fp32" in costs}
+    for row in rows:
+        if row.name == "fp32" and not found:
+            raise Refused(f"Expected to time the FP32 file on {row.runtime}; {row.failure}")
+        if not any(row.name in costs for costs in found.values()):
+            work.failures.setdefault(row.name, row.failure)
+    return found
 
 
 def on_select(work: Work, recipe: str) -> Predictions:
@@ -176,7 +187,8 @@ def predictions(
     """Predictions of a deployed file, read back where this very file has already seen these images."""
     variant, search = work.made[recipe].variant, work.search
     chosen = digest_text(dataset.fingerprint, str(np.asarray(indices).tolist()))[:12]
-    path = work.folder / "predictions" / f"{variant.sha256[:16]}.{search.runtime}.{role}.{chosen}.csv"
+    runtime = search.runtime.replace(":", "-")
+    path = work.folder / "predictions" / f"{variant.sha256[:16]}.{runtime}.{role}.{chosen}.csv"
     if path.exists():
         return replace(load(path), source=recipe)
     session = open_session(variant, search.runtime, search.threads)

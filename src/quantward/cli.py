@@ -3,8 +3,10 @@ needs it."""
 
 from __future__ import annotations
 
+import inspect
 import sys
-from functools import partial
+from collections.abc import Callable
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,6 +38,41 @@ Discordance = Annotated[
 Split = Annotated[
     str, typer.Option(help="published, own (a new leak-free one), auto, or a CSV that quantward check --out wrote.")
 ]
+
+FEEDING: dict[str, Any] = {
+    "preprocess": Annotated[Path | None, typer.Option(help="For .onnx files without a card: their preprocess.json.")],
+    "pixels": Annotated[str | None, typer.Option(help="What they want pixels to be: 0..1, 0..255, -1..1, imagenet.")],
+    "mean": Annotated[tuple[float, float, float] | None, typer.Option(help="Or: mean of pixels between 0 and 1.")],
+    "std": Annotated[tuple[float, float, float] | None, typer.Option(help="And their standard deviation.")],
+    "size": Annotated[int | None, typer.Option(help="Side of the input, where the file leaves it open.")],
+    "resize": Annotated[int | None, typer.Option(help="Shorter side that images get before the centre is cut out.")],
+    "squash": Annotated[bool | None, typer.Option("--squash/--crop", help="Squash images to a square, or cut them.")],
+    "interpolation": Annotated[Literal["bilinear", "bicubic"] | None, typer.Option(help="How images are resized.")],
+    "classes": Annotated[str | None, typer.Option(help="Names of the outputs, a,b,c or a .txt or .json file.")],
+    "layout": Annotated[Literal["NCHW", "NHWC"] | None, typer.Option(help="Order of the input's axes, if unclear.")],
+    "outputs": Annotated[Literal["logits", "probabilities"] | None, typer.Option(help="What comes out, if unclear.")],
+}
+"""What a person may say of an `.onnx` file without a card: the fields of `incoming.Told`."""
+
+
+def fed(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb the options in `FEEDING`; it gets what was said as `told`."""
+
+    @wraps(verb)
+    def with_told(**given: Any) -> None:
+        from quantward.incoming import Told
+
+        said = {name: given.pop(name) for name in FEEDING}
+        verb(**given, told=Told(**{name: value for name, value in said.items() if value is not None}))
+
+    own = [p for p in inspect.signature(verb, eval_str=True).parameters.values() if p.name != "told"]
+    more = [
+        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=kind)
+        for name, kind in FEEDING.items()
+    ]
+    with_told.__signature__ = inspect.Signature([*own, *more])  # type: ignore[attr-defined]
+    with_told.__annotations__ = {p.name: p.annotation for p in (*own, *more)}
+    return with_told
 
 
 def main() -> None:
@@ -120,10 +157,21 @@ def train(
     ] = "fit",
     size: Annotated[int | None, typer.Option(help="Side of the network's input in pixels.")] = None,
     split: Split = "auto",
+    folds: Annotated[int, typer.Option(help="Cross-validate: a run a fold, every patient tested once.")] = 1,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Train a float classifier on a leak-free fold; killed runs resume."""
+    """Train a float classifier on a leak-free fold, or on each of several; killed runs resume."""
+    if folds != 1:
+        from quantward.crossval import train_folds
+
+        found = train_folds(data, out, folds=folds, arch=arch, weights=weights, stage=stage, size=size, split=split,
+                            seed=seed, track=_track(as_json))  # fmt: skip
+        if as_json:
+            _print_json({"run": out, **found.document()})
+        else:
+            typer.echo("\n".join([*found.sentences(), f"trained {folds} folds: {out}"]))
+        return
     from quantward.runs import train_run
 
     model = train_run(data, out, arch=arch, weights=weights, stage=stage, size=size, split=split, seed=seed,
@@ -140,7 +188,9 @@ def find(
     data: Data,
     gates: Gates = "clinical",
     external: Annotated[Path | None, typer.Option(help="A second dataset, to confirm on.")] = None,
-    runtime: Annotated[str, typer.Option(help="Where the candidates run and are judged.")] = "onnxruntime",
+    runtime: Annotated[
+        str, typer.Option(help="Where the candidates run and are judged; auto measures the installed ones.")
+    ] = "auto",
     target: Annotated[str, typer.Option(help="What the candidates are written as.")] = "onnx-cpu",
     recipe: Annotated[
         list[str] | None, typer.Option(help="A candidate in place of the default ones, a step each; repeatable.")
@@ -205,19 +255,26 @@ def _code(dossier: Any) -> int:
 
 
 @app.command()
+@fed
 def quantize(
-    run: Annotated[Path, typer.Argument(help="A folder that quantward train made.")],
+    run: Annotated[Path, typer.Argument(help="A folder that quantward train made, or a float .onnx classifier.")],
     recipe: Annotated[str, typer.Option(help="For example int8-static:calibrator=entropy,samples=200.")],
-    data: Annotated[Path | None, typer.Option(help="The data the run was trained on, for calibration.")] = None,
+    told: Any,
+    data: Annotated[
+        Path | None, typer.Option(help="The data the run was trained on, or images like it, for calibration.")
+    ] = None,
     target: Annotated[str, typer.Option(help="What to write.")] = "onnx-cpu",
     out: Annotated[Path | None, typer.Option(help="Folder for the file (RUN/files).")] = None,
+    split: Annotated[str, typer.Option(help="For .onnx files: DATA's split, as quantward train takes it.")] = "auto",
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Apply one recipe and write one deployed file."""
     from quantward.runs import quantize_run
 
-    variant = quantize_run(run, recipe, target, data, out or run / "files", seed=seed, track=_track(as_json))
+    folder = out or (run.with_suffix("") if run.suffix else run) / "files"
+    variant = quantize_run(run, recipe, target, data, folder, split=split, told=told, seed=seed,
+                           tell=partial(typer.echo, err=True), track=_track(as_json))  # fmt: skip
     if as_json:
         _print_json(variant)
     else:
@@ -225,9 +282,11 @@ def quantize(
 
 
 @app.command()
+@fed
 def evaluate(
-    variant: Annotated[Path, typer.Argument(help="A deployed file with its card, or a bundle.")],
+    variant: Annotated[Path, typer.Argument(help="A deployed file, a bundle, or any .onnx classifier.")],
     data: Data,
+    told: Any,
     run: Annotated[Path | None, typer.Option(help="Take only the test images of this run's fold.")] = None,
     runtime: Annotated[str | None, typer.Option(help="By default the first installed one that reads the file.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the predictions here (.csv or .parquet).")] = None,
@@ -241,7 +300,8 @@ def evaluate(
     from quantward.evaluate.predictions import save
     from quantward.measure import run_variant
 
-    said = run_variant(variant, data, run=run, runtime=runtime, threads=threads, track=_track(as_json))
+    said = run_variant(variant, data, run=run, runtime=runtime, threads=threads, told=told,
+                       tell=partial(typer.echo, err=True), track=_track(as_json))  # fmt: skip
     if out is not None:
         save(said, out)
     found = measure(said, replicates=replicates, seed=seed, track=_track(as_json))
@@ -254,9 +314,11 @@ def evaluate(
 
 
 @app.command()
+@fed
 def compare(
     baseline: Annotated[Path, typer.Argument(help="Predictions (.csv, .parquet), a deployed file, or a bundle.")],
     candidate: Annotated[Path, typer.Argument(help="The same, of the model that is to replace it.")],
+    told: Any,
     data: Annotated[Path | None, typer.Argument(help="Images, where files are compared and not predictions.")] = None,
     gates: Gates = "clinical",
     method: Annotated[
@@ -279,7 +341,8 @@ def compare(
     from quantward.measure import compare_files
 
     found = compare_files(baseline, candidate, data, gates=gates, method=method, replicates=replicates, seed=seed,
-                          select=select, attributes=attributes, report=report, track=_track(as_json))  # fmt: skip
+                          select=select, attributes=attributes, report=report, told=told,
+                          tell=partial(typer.echo, err=True), track=_track(as_json))  # fmt: skip
     if as_json:
         _print_json(compare_document(found.comparison, found.verdict))
     else:
@@ -293,25 +356,42 @@ def compare(
 
 @app.command()
 def bench(
-    variants: Annotated[list[Path], typer.Argument(help="Deployed files with their cards, or bundles.")],
+    variants: Annotated[list[Path] | None, typer.Argument(help="Deployed files with their cards, or bundles.")] = None,
     runtime: Annotated[
-        str | None, typer.Option(help="By default the first installed one that reads each file.")
+        list[str] | None, typer.Option(help="Each file on each that reads it; by default one each; repeatable.")
     ] = None,
-    threads: Threads = 1,
-    runs: Annotated[int, typer.Option(help="Timed calls at each batch size.")] = 50,
+    threads: Annotated[list[int] | None, typer.Option(help="Threads of the runtime (1); repeatable.")] = None,
+    batch: Annotated[list[int] | None, typer.Option(help="Images a call (1 and 32); repeatable.")] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds, in each of which every file has a turn.")] = 30,
+    seconds: Annotated[float, typer.Option(help="About how long a file is timed at a batch size.")] = 5.0,
+    starts: Annotated[int, typer.Option(help="Cold starts, of which the median is told.")] = 3,
+    merge: Annotated[
+        list[Path] | None, typer.Option(help="Results (.json) of the same files on another device; repeatable.")
+    ] = None,
+    out: Annotated[
+        list[Path] | None, typer.Option(help="Write the results (.json) or a page with a plot (.html); repeatable.")
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Latency percentiles, throughput and size of several files, measured in turns in one process."""
-    from quantward.measure import bench_files
+    """Time files on runtimes in turns: percentiles, throughput, memory, cold start; or merge what devices measured."""
+    from quantward.benching import Effort, bench_and_merge
 
-    costs = bench_files(variants, runtime=runtime, threads=threads, runs=runs, seed=seed, track=_track(as_json))
+    effort = Effort(tuple(batch or (1, 32)), rounds, seconds, starts)
+    results = bench_and_merge(variants or (), runtimes=runtime or (), threads=threads or (1,), effort=effort,
+                              merge=merge or (), out=out or (), seed=seed, tell=partial(typer.echo, err=True),
+                              track=_track(as_json))  # fmt: skip
     if as_json:
-        _print_json(costs)
+        _print_json({"results": results})
     else:
         from quantward.report.terminal import show_efficiency
 
-        show_efficiency(costs, _console())
+        for found in results.values():
+            show_efficiency(found.rows, _console(), found.energy)
+        for path in out or ():
+            typer.echo(f"wrote {path}")
+    if not any(row.latency for found in results.values() for row in found.rows):
+        raise typer.Exit(REFUSED)
 
 
 @app.command()
@@ -393,6 +473,39 @@ def sensitivity(
 
         show_front(plain(found), _console())
         typer.echo(f"page: {folder / 'front.html'}\ntables: {folder / 'tables'}")
+
+
+@app.command()
+def explain(
+    run: Annotated[Path, typer.Argument(help="A folder that quantward train made.")],
+    data: Data,
+    recipe: Annotated[list[str], typer.Option(help="A candidate to hold against FP32; repeatable.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for record, page and files (RUN/explain).")] = None,
+    method: Annotated[
+        str, typer.Option(help="gradcam, integrated-gradients, input-gradients, occlusion or rise.")
+    ] = "gradcam",
+    images: Annotated[int, typer.Option(help="Test images, evenly spaced.")] = 64,
+    shown: Annotated[int, typer.Option(help="Images in the gallery of each candidate.")] = 12,
+    curves: Annotated[bool, typer.Option(help="Deletion and insertion areas too: 42 more runs an image.")] = False,
+    target: Annotated[str, typer.Option(help="What the models are written as.")] = "onnx-cpu",
+    runtime: Annotated[str, typer.Option(help="Where they run.")] = "onnxruntime",
+    threads: Threads = 1,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Does the smaller model look where FP32 looks? Drift of its maps, and the images that moved most."""
+    from quantward.explaining import explain_run
+
+    folder = out or run / "explain"
+    found = explain_run(run, data, recipe, folder, method=method, images=images, shown=shown, curves=curves,
+                        target=target, runtime=runtime, threads=threads, seed=seed, track=_track(as_json))  # fmt: skip
+    if as_json:
+        _print_json(found)
+    else:
+        from quantward.report.gallery import show_drift
+
+        show_drift(found, _console())
+        typer.echo(f"page: {folder / 'drift.html'}")
 
 
 @app.command("list")

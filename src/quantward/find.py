@@ -25,8 +25,6 @@ from quantward.candidates import (
     divergence,
     make,
     on_select,
-    prove_export,
-    time_all,
 )
 from quantward.core.errors import QuantwardError, Refused
 from quantward.core.machine import describe
@@ -37,6 +35,7 @@ from quantward.data import open_dataset
 from quantward.evaluate import Gates
 from quantward.evaluate.power import sentence
 from quantward.judgement import judge_all, require_attributes
+from quantward.placing import fastest, prove_all, settle
 from quantward.report.html import write_report
 from quantward.runs import open_run
 from quantward.workbench import cached, calibration, in_model_order, lessons, open_variant, whole
@@ -74,7 +73,7 @@ def find(
     work = Work(search, dataset, fold, pixels, folder, track, context)
     order = ["fp32", *(recipe for step in search.ladder for recipe in step.recipes)]
     work.made["fp32"] = make(work, "fp32", parent)
-    exported = prove_export(work)
+    proved, left_out = prove_all(work)
     for recipe in track(order[1:], "quantize"):
         try:
             work.made[recipe] = make(work, recipe, parent)
@@ -82,7 +81,10 @@ def find(
             if error.exit_code == 130:  # Ctrl-C while a recipe trains is no failure of the recipe
                 raise
             work.failures[recipe] = str(error)
-    costs = time_all(work)
+    costs, runtimes = settle(work, proved, left_out)
+    search, exported = work.search, proved[work.search.runtime]
+    if len(runtimes) > 1:
+        tell(fastest(runtimes))
     entries = judge_all(work, order, fold.test, dataset, pixels, "test", costs, exported)
     by_recipe = {entry.recipe: entry for entry in entries}
     chosen_of, choices = _choose(work, costs, by_recipe)
@@ -106,6 +108,7 @@ def find(
             "fold": {"number": fold.number, "of": fold.of, "seed": fold.seed, "dataset": fold.dataset},
             "settings": {
                 "runtime": search.runtime,
+                "runtimes": [*runtimes],
                 "target": search.target,
                 "threads": search.threads,
                 "replicates": search.replicates,

@@ -10,6 +10,7 @@ import numpy as np
 
 from quantward.audit.capped import IMAGES
 from quantward.audit.channels import IMAGES as CHANNEL_IMAGES
+from quantward.audit.child import executed_apart
 from quantward.audit.equivalence import Agreement, agreement
 from quantward.audit.facts import channels_of, of_file, of_older_machines, of_other_runtimes
 from quantward.audit.signatures import signatures, told, worst_activations
@@ -20,7 +21,7 @@ from quantward.core.store import read_json, write_json
 from quantward.core.values import Dataset, Efficiency, Entry, ImageArray, IntArray, Predictions
 from quantward.evaluate import assess, evaluate, judge, measured
 from quantward.graph.files import load_plan
-from quantward.workbench import RUNTIMES, network_inputs, open_session
+from quantward.workbench import network_inputs, open_session
 
 
 def judge_all(
@@ -128,7 +129,7 @@ def _audit(
         facts["agreement"], facts["agreement_images"] = found_again["top1"], found_again["n"]
         facts["largest_logit_difference"] = found_again["worst"]
         facts["mean_logit_difference"] = found_again["mean"]
-    executed = RUNTIMES.make(search.runtime).executed(variant)
+    executed, _ = executed_apart(variant, search.runtime)
     facts.update(of_file(plan, variant, executed))
     if recipe == "fp32":
         return facts

@@ -1,23 +1,22 @@
-"""Deployed files and prediction files, measured: run one, compare two, time several."""
+"""Deployed files and prediction files, measured: run one, compare two; and images, checked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import numpy as np
-
 from quantward.core.errors import UsageError
 from quantward.core.progress import Track, silent
 from quantward.core.store import read_json
-from quantward.core.values import Comparison, Efficiency, Predictions, Verdict
+from quantward.core.values import Comparison, Predictions, Verdict
 from quantward.data import Report, check, leak_free, load_fold, open_dataset, split, write_split
-from quantward.evaluate import assess, bench, judge, priced, read_gates
+from quantward.evaluate import assess, judge, read_gates
 from quantward.evaluate.attributes import load_attributes
 from quantward.evaluate.power import sentence
 from quantward.evaluate.predictions import load
+from quantward.incoming import NOTHING, Told, is_plain, require_card
 from quantward.runs import prepare
 from quantward.workbench import (
     cached,
@@ -47,16 +46,19 @@ def run_variant(
     run: Path | None = None,
     runtime: str | None = None,
     threads: int = 1,
+    told: Told = NOTHING,
+    tell: Callable[[str], None] = lambda _: None,
     track: Track = silent,
 ) -> Predictions:
-    """Predictions of a deployed file on all images of DATA, or on the test images of a RUN's fold."""
-    variant = open_variant(path)
+    """Predictions of a deployed file on all images of DATA, or on the test images of a RUN's fold. `told` says how to
+    feed an `.onnx` file that has no card; `tell` hears what was concluded from that."""
     if run is None:
         dataset = open_dataset(data, track=track)
         rows = whole(dataset)
     else:
         dataset = prepare(data, read_json(run / "data.json")["split"], track=track).dataset
         rows = load_fold(run / "fold.json", dataset).test
+    variant = open_variant(path, told, dataset.classes, tell)
     dataset = in_model_order(dataset, variant.classes)
     session = open_session(variant, runtime or runtime_for(variant), threads)
     pixels = cached(dataset, variant.preprocess, track)
@@ -75,16 +77,22 @@ def compare_files(
     select: tuple[Path, Path] | None = None,
     attributes: Path | None = None,
     report: Path | None = None,
+    told: Told = NOTHING,
+    tell: Callable[[str], None] = lambda _: None,
     track: Track = silent,
 ) -> Compared:
     """Compare two prediction files or, given DATA, two deployed files; optionally write an HTML page.
 
     `select` holds prediction files of both models on other images (thresholds and temperatures are set there),
-    `attributes` is a CSV `id,<attribute>,...` for the subgroup table. Raises UsageError where a deployed file comes
+    `attributes` is a CSV `id,<attribute>,...` for the subgroup table, `told` says how to feed `.onnx` files that have
+    no card. Raises UsageError where a deployed file comes
     without images to run it on.
     """
     asked = read_gates(gates)
-    before, after = (_said(path, data, track) for path in (baseline, candidate))
+    told_of = {path: told if is_plain(path) else NOTHING for path in (baseline, candidate)}
+    if told != NOTHING and not any(map(is_plain, told_of)):
+        require_card(baseline, told)
+    before, after = (_said(path, data, told_of[path], tell, track) for path in (baseline, candidate))
     comparison, *figures = assess(
         before,
         after,
@@ -112,42 +120,12 @@ def compare_files(
     return Compared(comparison, verdict)
 
 
-def _said(path: Path, data: Path | None, track: Track) -> Predictions:
+def _said(path: Path, data: Path | None, told: Told, tell: Callable[[str], None], track: Track) -> Predictions:
     if path.suffix in TABLES:
         return load(path)
     if data is None:
         raise UsageError(f"Expected images to run {path} on; got none. Add DATA, or compare two prediction files.")
-    return run_variant(path, data, track=track)
-
-
-def bench_files(
-    paths: Sequence[Path],
-    *,
-    runtime: str | None = None,
-    threads: int = 1,
-    runs: int = 50,
-    seed: int = 0,
-    track: Track = silent,
-) -> list[Efficiency]:
-    """Time several deployed files in turns on random inputs (speed does not depend on what is in the picture).
-
-    Raises UsageError where the files want inputs of different sizes.
-    """
-    files = {str(path): open_variant(path) for path in paths}
-    sizes = {variant.preprocess.size for variant in files.values()}
-    if len(sizes) != 1:
-        raise UsageError(f"Expected files of one input size; got {sorted(sizes)}. Time them apart.")
-    (side,) = sizes
-    chosen = {name: runtime or runtime_for(variant) for name, variant in files.items()}
-    sessions = {name: open_session(variant, chosen[name], threads) for name, variant in files.items()}
-    draw = np.random.default_rng(seed)
-
-    def images(n: int) -> Any:
-        return draw.standard_normal((n, 3, side, side), np.float32)
-
-    largest = {name: variant.max_batch for name, variant in files.items() if variant.max_batch}
-    times = bench(sessions, images, runs=runs, largest=largest, seed=seed, track=track)
-    return [priced(files[name], chosen[name], timing) for name, timing in times.items()]
+    return run_variant(path, data, told=told, tell=tell, track=track)
 
 
 @dataclass(frozen=True)

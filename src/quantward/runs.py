@@ -7,10 +7,12 @@ A RUN holds `model.safetensors` and `model.json` (the float model), `data.json` 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from quantward import __version__
 from quantward.core.contracts import Context
@@ -30,7 +32,8 @@ from quantward.data import (
 )
 from quantward.data import split as draw_fold
 from quantward.graph.files import load_plan, save_plan
-from quantward.workbench import RECIPES, cached, calibration, lessons, plan_with, write_with
+from quantward.incoming import NOTHING, Told, require_card, unnamed
+from quantward.workbench import RECIPES, cached, calibration, lessons, open_variant, plan_with, write_with
 
 SPLITS = ("auto", "published", "own")
 
@@ -98,17 +101,40 @@ def train_run(
     track: Track = silent,
 ) -> Model:
     """Check the data, draw a leak-free fold, train, trace, and leave a RUN in `out`. A killed run goes on."""
+    from quantward.train import STAGES
+
+    STAGES.make(stage)  # a wrong option is told before any image is looked at
+    prepared = prepare(data, split, track=track)
+    return train_fold(prepared.dataset, _fold(prepared, out, seed), out, arch=arch, weights=weights, stage=stage,
+                      size=size, split=split, seed=seed, track=track)  # fmt: skip
+
+
+def train_fold(
+    dataset: Dataset,
+    fold: Fold,
+    out: Path,
+    *,
+    arch: str = "mobilenetv2_100",
+    weights: str | None = None,
+    stage: str = "fit",
+    size: int | None = None,
+    split: str = "auto",
+    seed: int = 0,
+    track: Track = silent,
+) -> Model:
+    """Train on one fold of a checked dataset and trace the network: `out`, which holds the fold, becomes a RUN.
+
+    `split` is how `prepare` came to the dataset; opening the run prepares it so again.
+    """
     from quantward.graph.capture import capture
     from quantward.train import STAGES, preprocess_of, train_model
 
     chosen = STAGES.make(stage)
-    prepared = prepare(data, split, track=track)
-    fold = _fold(prepared, out, seed)
     kept = split if split in SPLITS else Path(split).resolve()
-    write_json(out / "data.json", {"split": kept, "fingerprint": prepared.dataset.fingerprint, "seed": seed})
+    write_json(out / "data.json", {"split": kept, "fingerprint": dataset.fingerprint, "seed": seed})
     how = preprocess_of(arch, weights, size)
-    pixels = cached(prepared.dataset, how, track)
-    model = train_model(prepared.dataset, fold, pixels, arch=arch, weights=weights, stage=chosen, folder=out,
+    pixels = cached(dataset, how, track)
+    model = train_model(dataset, fold, pixels, arch=arch, weights=weights, stage=chosen, folder=out,
                         preprocess=how, seed=seed, track=track)  # fmt: skip
     if not (out / "plan" / "plan.json").exists():
         save_plan(capture(model), out / "plan")
@@ -142,10 +168,78 @@ def open_run(run: Path, data: Path, *, track: Track = silent) -> Run:
 
 
 def quantize_run(
-    run: Path, recipe: str, target: str, data: Path | None, out: Path, *, seed: int = 0, track: Track = silent
+    run: Path,
+    recipe: str,
+    target: str,
+    data: Path | None,
+    out: Path,
+    *,
+    seed: int = 0,
+    split: str = "auto",
+    told: Told = NOTHING,
+    tell: Callable[[str], None] = lambda _: None,
+    track: Track = silent,
 ) -> Variant:
-    """Apply one recipe to a RUN's float Plan and write one file (`plan_run`)."""
-    return write_with(target, plan_run(run, recipe, data, seed=seed, track=track), out)
+    """Apply one recipe to a RUN's float Plan (`plan_run`), or to a float `.onnx` file (`plan_file`), and write one
+    file. `split`, `told` and `tell` are for `.onnx` files."""
+    if run.suffix.lower() == ".onnx":
+        plan = plan_file(run, recipe, data, seed=seed, split=split, told=told, tell=tell, track=track)
+    else:
+        require_card(run, told)
+        plan = plan_run(run, recipe, data, seed=seed, track=track)
+    return write_with(target, plan, out)
+
+
+def plan_file(
+    path: Path,
+    recipe: str,
+    data: Path | None,
+    *,
+    seed: int = 0,
+    split: str = "auto",
+    told: Told = NOTHING,
+    tell: Callable[[str], None] = lambda _: None,
+    track: Track = silent,
+) -> Plan:
+    """Apply one recipe to a float `.onnx` classifier from anywhere. What recipes look at are the images of the
+    `calibrate` role: of DATA's own split, of the one that `split` names, or all of DATA where it has none.
+
+    Raises UsageError where images or names for the outputs are needed and nobody gave them.
+    """
+    from quantward.graph.from_onnx import from_onnx
+
+    made = RECIPES.make(recipe)
+    if data is None and made.needs != "nothing":
+        raise UsageError(f"Expected --data for {recipe!r}, which looks at images; got none. Name some like its own.")
+    dataset = None if data is None else open_dataset(data, track=track)
+    variant = open_variant(path, told, None if dataset is None else dataset.classes, tell)
+    if variant.classes == unnamed(len(variant.classes)):
+        raise UsageError(
+            f"Expected names for the {len(variant.classes)} outputs of {path.name}; got none. Say --classes or --data."
+        )
+    parent = from_onnx(path, variant.preprocess, variant.classes, layout=variant.layout, outputs=variant.outputs)
+    if data is None or made.needs == "nothing":
+        return plan_with(recipe, parent, Context(images=lambda n: iter(()), seed=seed, progress=track))
+    dataset, fold = _roles(data, split, seed, tell, track)
+    pixels = cached(dataset, parent.preprocess, track)
+    context = calibration(pixels, fold, parent.preprocess, seed=seed, track=track)
+    if made.needs == "training":
+        if not len(fold.train):
+            raise UsageError(f"Expected a split of {data} for {recipe!r}, which trains; got none. Say --split own.")
+        context = replace(context, fit=lessons(dataset, pixels, fold, parent, seed=seed, track=track))
+    return plan_with(recipe, parent, context)
+
+
+def _roles(data: Path, split: str, seed: int, tell: Callable[[str], None], track: Track) -> tuple[Dataset, Fold]:
+    """The images and who plays which role: by DATA's own split, by the one asked for, or all for calibration."""
+    dataset = open_dataset(data, track=track)
+    if split != "auto" or {"train", "test"} <= set(dataset.splits or ()):
+        prepared = prepare(data, split, track=track)
+        made = published_fold if prepared.published else draw_fold
+        return prepared.dataset, made(prepared.dataset, seed=seed)
+    tell(f"Looking at all {len(dataset)} images of {data}: judge the file on others, or say --split own.")
+    none = np.zeros(0, np.int64)
+    return dataset, Fold(0, 1, seed, dataset.fingerprint, none, none, np.arange(len(dataset)), none, none)
 
 
 def plan_run(run: Path, recipe: str, data: Path | None, *, seed: int = 0, track: Track = silent) -> Plan:

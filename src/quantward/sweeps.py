@@ -199,7 +199,7 @@ def _try(work: Work, parent: Any, front: Front, tables: Mapping[str, int]) -> li
             work.made[recipe] = make(work, recipe, parent)
         except QuantwardError as error:
             work.failures[recipe] = str(error)
-    costs = time_all(work)
+    costs = time_all(work)[work.search.runtime]
     base = on_select(work, "fp32")
     right = float((base.probabilities.argmax(1) == base.truth).mean())
     whole = work.made["fp32"].variant.bytes

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from quantward.core.apart import Apart
 from quantward.core.contracts import Batch, Context, Session, Trained
 from quantward.core.errors import Refused, UsageError
 from quantward.core.preprocess import normalise
@@ -31,6 +33,7 @@ from quantward.core.values import (
     Variant,
 )
 from quantward.data import cache, with_classes
+from quantward.incoming import NOTHING, Told, is_plain, plain_variant, require_card
 
 RECIPES = Registry("recipe", "quantward.quantize.recipes")
 TARGETS = Registry("target", "quantward.targets")
@@ -218,15 +221,23 @@ def save_card(variant: Variant) -> None:
     write_json(card_path(variant.path), {**plain(variant), "path": variant.path.name})
 
 
-def open_variant(path: Path | str) -> Variant:
-    """A Variant from its file, its card, or a bundle folder; the file must be the one the card describes.
+def open_variant(
+    path: Path | str,
+    told: Told = NOTHING,
+    classes: Sequence[str] | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Variant:
+    """A Variant from its file, its card, or a bundle folder; the file must be the one the card describes. An `.onnx`
+    file without a card is fed as it is `told` and as it shows (`incoming.plain_variant`).
 
     Raises Refused where there is no card, or the file's hash is not the card's.
     """
     path = Path(path)
+    if is_plain(path):
+        return plain_variant(path, told, classes, tell)
+    require_card(path, told)
     if path.is_dir():
-        cards = [path / "model.onnx.json", *path.parent.glob(f"{path.name}.json")]
-        card = next((c for c in cards if c.exists()), None)
+        card = next(chain(path.glob("model.*.json"), path.parent.glob(f"{path.name}.json")), None)
         if card is None:
             raise Refused(f"Expected a bundle or a Plan folder at {path}; it has no card. Name the file itself.")
     else:
@@ -250,10 +261,16 @@ def open_variant(path: Path | str) -> Variant:
     return variant
 
 
-def open_session(variant: Variant, runtime: str, threads: int) -> Session:
-    """Open a Variant on a runtime.
+INSIDE = ("torch-float",)
+"""Runtimes opened in this process: a simulation is our own code on a library that is loaded already, which has to be
+quick while a search compares it with every file, and cannot crash of a bad file as a compiler of graphs does."""
 
-    Raises UsageError where the runtime is not installed or does not read the format.
+
+def open_session(variant: Variant, runtime: str, threads: int) -> Session:
+    """Open a Variant on a runtime, in a child process: a file that crashes its runtime is a Refused with the reason.
+
+    The Session may be closed (`close()`, or `with`), and closes itself when nobody has it any more.
+    Raises UsageError where the runtime is not installed or does not read the format, Refused where it cannot open it.
     """
     chosen = RUNTIMES.make(runtime)
     absent = chosen.missing()
@@ -265,6 +282,8 @@ def open_session(variant: Variant, runtime: str, threads: int) -> Session:
             f"Expected a runtime for {variant.format} files; {runtime!r} reads {', '.join(chosen.formats)}. "
             f"Use {' or '.join(able) or 'another target'}."
         )
+    if runtime.partition(":")[0] not in INSIDE:
+        return Apart(variant, runtime, threads)
     session: Session = chosen.open(variant, threads)
     return session
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from quantward.audit.child import Answer, _reason, executed_apart, run_apart
+from quantward.audit.child import Answer, executed_apart, run_apart
 from quantward.core.contracts import Batch
 from quantward.core.values import Variant
 from quantward.runtimes.onnxruntime import Onnxruntime
@@ -43,19 +43,13 @@ def test_an_answer_that_does_not_come_is_a_reason(int8_file: Variant, images: Ba
     assert found.logits is None and found.reason == "onnxruntime gave no answer within 0.5 s" and found.seconds < 30
 
 
-def test_the_childs_own_sentence_comes_through(int8_file: Variant, images: Batch, tmp_path: Path) -> None:
+def test_the_runtimes_own_sentence_comes_through(int8_file: Variant, images: Batch, tmp_path: Path) -> None:
     broken = replace(int8_file, path=tmp_path / "broken.onnx")
     broken.path.write_bytes(b"no onnx")
     found = run_apart(broken, "onnxruntime", images[:1])
     assert found.logits is None and found.reason.startswith("Expected an ONNX file that ONNX Runtime can load")
     other = run_apart(replace(int8_file, format="plan"), "onnxruntime", images[:1])
     assert other.reason.startswith("Expected a file of format onnx for onnxruntime; got plan.")
-
-
-def test_an_unknown_failure_gives_its_last_line() -> None:
-    assert _reason("x", 1, "Traceback\nKeyError: 'a'\n") == "x failed with exit code 1 (KeyError: 'a')"
-    assert _reason("x", 3, "") == "x failed with exit code 3"
-    assert _reason("x", -9, "whatever") == "x crashed (SIGKILL)"
 
 
 def test_an_answer_without_logits_has_a_reason_to_show() -> None:

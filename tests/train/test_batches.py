@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -54,3 +56,25 @@ def test_memory_mapped_read_only_pixels_work(images: Images, tmp_path) -> None: 
 def test_pixels_of_another_size_are_refused(images: Images) -> None:
     with pytest.raises(Refused, match=r"Expected pixels of shape \(72, 64, 64, 3\)"):
         Batches(images.pixels, images.labels, images.train, Preprocess(size=64, resize=64))
+
+
+def test_a_balanced_epoch_shows_every_class_as_often_and_repeats_in_other_views(images: Images) -> None:
+    rare = np.concatenate((images.train[images.labels[images.train] == 0][:3],
+                           images.train[images.labels[images.train] > 0]))  # fmt: skip
+    batches = dataclasses.replace(images, train=rare).to_train(8, AUGMENTS["standard"], seed=5, balance=True)
+    n = len(images.labels)
+    seen: list[int] = []
+    for epoch in range(12):
+        draws = np.concatenate(batches.order(epoch))
+        assert len(draws) == len(rare) and len(set(draws.tolist())) == len(draws)
+        counts = np.bincount(images.labels[draws % n])
+        assert counts.max() - counts.min() <= 1 and set(draws % n) <= set(rare.tolist())
+        # The three of the rare class come round and round before any comes once more.
+        often = np.bincount(draws % n, minlength=n)[rare[:3]]
+        assert often.max() - often.min() <= 1 and often.min() >= 3
+        seen += (draws % n).tolist()
+    assert set(seen) == set(rare.tolist())
+    first, again = int(rare[0]), int(rare[0]) + n
+    views = batches.batch(np.array([first, again]))
+    assert views.indices.tolist() == [first, first] and not torch.equal(views.inputs[0], views.inputs[1])
+    assert torch.equal(views.inputs[0], batches.batch(np.array([first])).inputs[0])

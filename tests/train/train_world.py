@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 
-from quantward.core.values import ImageArray
+from quantward.core.values import ImageArray, Model, Preprocess
+from quantward.train import loop
+from quantward.train.distillation import Teacher
 
 SIZE = 32
 
@@ -31,3 +38,50 @@ def tiny(classes: int = 3, seed: int = 0) -> torch.nn.Module:
         torch.nn.Flatten(),
         torch.nn.Linear(8 * 7 * 7, classes),
     )
+
+
+def smooth(classes: int = 3, seed: int = 0) -> torch.nn.Module:
+    """A net without kinks for 8 x 8 images, so that differences of it are its derivatives."""
+    torch.manual_seed(seed)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, padding=1, bias=False),
+        torch.nn.BatchNorm2d(4),
+        torch.nn.GELU(),
+        torch.nn.Flatten(),
+        torch.nn.Linear(4 * 8 * 8, 6),
+        torch.nn.Tanh(),
+        torch.nn.Linear(6, classes),
+    )
+
+
+def teacher_of(net: torch.nn.Module, size: int = 8, classes: int = 3) -> Teacher:
+    """A network as a teacher of a student with the same images and classes."""
+    how = Preprocess(size=size, resize=size, squash=True)
+    double = net.double().eval().requires_grad_(False)
+    return Teacher(Model("teacher", double, how, tuple("abcd"[:classes])), how, tuple(range(classes)))
+
+
+class Killed(Exception):
+    """Stands for a power cut in the middle of a step."""
+
+
+@contextmanager
+def cut_after(steps: int) -> Iterator[None]:
+    """Every step is saved, and step `steps` of the whole stage kills the run."""
+    plain, init, done = loop._Run._step, loop._Run.__init__, 0
+
+    def step(self: Any, batch: Any) -> None:
+        nonlocal done
+        done += 1
+        if done > steps:
+            raise Killed
+        plain(self, batch)
+
+    def eager(self: Any, *given: Any) -> None:
+        init(self, *given)
+        self.save_every = 0.0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop._Run, "_step", step)
+        patch.setattr(loop._Run, "__init__", eager)
+        yield

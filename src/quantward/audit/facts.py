@@ -13,6 +13,7 @@ from quantward.audit.child import executed_apart
 from quantward.audit.saturation import facts as saturation_facts
 from quantward.audit.saturation import saturation
 from quantward.audit.size import size
+from quantward.audit.tensorrt import breaches
 from quantward.core.contracts import Batch, Executed
 from quantward.core.errors import Refused
 from quantward.core.registry import Registry
@@ -39,6 +40,8 @@ def of_file(plan: Plan, variant: Variant, executed: Executed | None) -> dict[str
     facts["bytes"], facts["bytes_promised"], facts["bytes_overhead"] = variant.bytes, sizes.promised, sizes.overhead
     if sizes.stored_as is not None:
         facts["stored_as"], facts["kept_float"] = dict(sizes.stored_as), list(sizes.kept_float)
+    if variant.target.partition(":")[0] == "onnx-tensorrt":
+        facts["tensorrt"] = [breach.sentence for breach in breaches(variant.path)]
     facts["seconds_to_make"] = round(variant.seconds, 2)
     return facts
 

@@ -177,7 +177,9 @@ class Plan:
 class Variant:
     """A deployed file (or folder): what is measured and what ships. `parent` is the digest of the float weights.
 
-    `max_batch` is 1 where a batch would change the answer (ranges taken from the whole input tensor)."""
+    `max_batch` is 1 where a batch would change the answer (ranges taken from the whole input tensor). Files from
+    elsewhere may differ from ours: `batch` is the only number of images that a call takes, `layout` the order of the
+    input's axes, and `outputs` says whether probabilities come out in place of logits."""
 
     name: str
     format: str
@@ -191,6 +193,9 @@ class Variant:
     seconds: float = 0.0
     max_batch: int | None = None
     target: str = ""
+    batch: int | None = None
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    outputs: Literal["logits", "probabilities"] = "logits"
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,7 +256,14 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of one call at one batch size; `spread` is the coefficient of variation over the runs."""
+    """Milliseconds of one call at one batch size, over `runs` calls in several rounds.
+
+    `rounds` holds each round's median: files timed together share their rounds, so that ratios can be paired. `spread`
+    is the robust coefficient of variation of the calls, (p75 - p25) / 1.349 / p50, which is the usual one where times
+    are normal, and which a single hiccup does not move. `settled` is False where warming up never came to rest;
+    `joules` is the energy of one image, where the machine tells; `peak_bytes` the most memory the process ever held up
+    to then.
+    """
 
     batch: int
     p50: float
@@ -259,16 +271,55 @@ class Latency:
     p99: float
     runs: int
     spread: float
+    rounds: tuple[float, ...] = ()
+    settled: bool = True
+    joules: float | None = None
+    peak_bytes: int | None = None
 
     @property
     def reliable(self) -> bool:
-        """False where the machine was too noisy for the figure to mean much (spread over 10 %)."""
-        return self.spread <= 0.10
+        """False where the machine was too noisy for the figure to mean much (spread over 10 %, or never at rest)."""
+        return self.spread <= 0.10 and self.settled
+
+
+@dataclass(frozen=True)
+class ColdStart:
+    """Seconds from nothing to the first answer: a new process, the runtime's library loaded, the file opened, one image
+    answered; each the median over `starts` processes."""
+
+    process: float
+    library: float
+    file: float
+    first: float
+    starts: int = 1
+
+    @property
+    def seconds(self) -> float:
+        """From opening the file to the first answer: what the file costs, its runtime's library apart."""
+        return self.file + self.first
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """How many times as fast as `reference` at one batch size, with its interval: median latency of the reference over
+    median latency, resampled by round."""
+
+    reference: str
+    batch: int
+    value: float
+    low: float
+    high: float
+    rounds: int
 
 
 @dataclass(frozen=True)
 class Efficiency:
-    """What a Variant costs on one runtime and machine. Times in milliseconds, throughput in images a second."""
+    """What a Variant costs on one runtime and machine. Times in milliseconds, throughput in images a second.
+
+    `seconds` is what making the file took. `failure` is the reason where it could not be timed, or not at every batch
+    size. `speedups` are against FP32 on the same runtime and against PyTorch eager, where such files were timed along;
+    `notes` name what kept it from being faster.
+    """
 
     name: str
     runtime: str
@@ -278,6 +329,26 @@ class Efficiency:
     throughput: float | None = None
     peak_bytes: int | None = None
     machine: str = ""
+    threads: int = 1
+    recipe: str = ""
+    sha256: str = ""
+    parent: str = ""
+    cold: ColdStart | None = None
+    speedups: tuple[Speedup, ...] = ()
+    failure: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The results of one `bench` run on one machine: `machine` describes it without naming it or its user, `how` says
+    how was timed, `energy` is the reason why no energy stands in the rows (empty where it does)."""
+
+    rows: tuple[Efficiency, ...]
+    machine: Mapping[str, Any]
+    how: Mapping[str, Any] = field(default_factory=dict)
+    energy: str = ""
+    schema: int = 1
 
 
 @dataclass(frozen=True)

@@ -115,9 +115,7 @@ def read_rows(path: Path, required: Sequence[str]) -> list[tuple[int, dict[str, 
                     "Quote cells that contain a comma."
                 )
             else:
-                rows.append(
-                    (line, {key: _cell(cell, key) for key, cell in zip(header, cells, strict=True)})
-                )
+                rows.append((line, {key: _cell(cell, key) for key, cell in zip(header, cells, strict=True)}))
             line = reader.line_num + 1
     except csv.Error as error:
         raise Refused(f"Expected CSV in {path}; line {line} is not ({error}). Write the file anew.") from None

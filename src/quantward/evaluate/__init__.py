@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from quantward.evaluate.document import compare_document as compare_document
     from quantward.evaluate.efficiency import Timing as Timing
     from quantward.evaluate.efficiency import bench as bench
-    from quantward.evaluate.efficiency import priced as priced
     from quantward.evaluate.evidence import Evidence as Evidence
     from quantward.evaluate.paired import assess as assess
     from quantward.evaluate.paired import compare as compare
@@ -36,7 +35,6 @@ _HOMES = {
     "judge": ("verdict", "judge"),
     "load_predictions": ("predictions", "load"),
     "measured": ("paired", "measured"),
-    "priced": ("efficiency", "priced"),
     "read_gates": ("verdict", "read_gates"),
     "save_predictions": ("predictions", "save"),
 }

@@ -16,13 +16,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from quantward.core.values import Comparison, Delta, Dossier, Efficiency, Evaluation, Verdict
+from quantward.core.values import Comparison, Delta, Dossier, Efficiency, Evaluation, Speedup, Verdict
 from quantward.report._headline import headline, leading_of
 from quantward.report._notes import ece_floor
 from quantward.report._rows import Row, Why, verdict_rows
 from quantward.report._sentences import flipped, gained, measured_how
 from quantward.report._tables import (
     COLOURS,
+    MIDDLE,
     NAME,
     empty_table,
     named,
@@ -166,30 +167,63 @@ def show_evaluation(evaluation: Evaluation, console: Console) -> None:
     console.print(table)
 
 
-def show_efficiency(costs: Sequence[Efficiency], console: Console) -> None:
-    """Print size, latency percentiles and throughput of some files; ratios are against the first one."""
+def show_efficiency(costs: Sequence[Efficiency], console: Console, energy: str = "") -> None:
+    """Print size, latency percentiles, throughput and cold start of some files, and how many times as fast each is: as
+    what was timed along with it, else as the first one. `energy` says why there are no joules."""
     machines = dict.fromkeys(visible(cost.machine) for cost in costs if cost.machine)
     console.print(_heading("; ".join(machines) or "Efficiency"))
+    timed = [cost for cost in costs if cost.latency or not cost.failure]
+    if timed:
+        console.print(_speed_table(timed, console.width >= MIDDLE))
+    if any(not line.reliable for cost in costs for line in cost.latency):
+        console.print(Text("* timed on a machine too noisy to rely on", "dim"))
+    told = [(_placed(cost), Why("", "", "failed", visible(cost.failure))) for cost in costs if cost.failure]
+    told += [(_placed(cost), Why("", "", "warning", visible(note))) for cost in costs for note in cost.notes]
+    if told:
+        console.print()
+        print_reasons(told, console)
+    if energy:
+        console.print(Text(f"No energy: {visible(energy)}.", "dim"))
+
+
+def _speed_table(costs: Sequence[Efficiency], room: bool) -> Table:
+    """With `room`, memory and cold start too, where they were measured."""
     table = empty_table("file")
-    for title in ("size", "batch", "p50 ms", "p90", "p99", "faster", "images/s"):
+    wide = ("peak", "cold start") if room and any(cost.cold for cost in costs) else ()
+    eager = any(_is_eager(one) for cost in costs for one in cost.speedups)
+    gains = ("× FP32", "× eager") if eager else ("faster",)
+    for title in ("size", *wide, "batch", "p50 ms", "p90", "p99", *gains, "images/s"):
         table.add_column(title, justify="right", no_wrap=True)
-    first = {line.batch: line.p50 for line in costs[0].latency} if costs else {}
+    first = {line.batch: line.p50 for line in costs[0].latency}
+    compared = any(cost.speedups for cost in costs)
     for cost in costs:
         lines = cost.latency
-        faster = [first[x.batch] / x.p50 if x.batch in first and x.p50 > 0 else None for x in lines]
+        factors = [{one.batch: one.value for one in cost.speedups if _is_eager(one) == kind} for kind in (False, eager)]
+        if not compared and cost is not costs[0]:
+            factors[0] = {x.batch: first[x.batch] / x.p50 for x in lines if x.batch in first and x.p50 > 0}
+        where = visible(cost.runtime) + (f", {cost.threads} threads" if cost.threads > 1 else "")
+        start = ABSENT if cost.cold is None else f"{number(1000 * cost.cold.seconds, 0)} ms"
         table.add_row(
-            Text(named(visible(cost.name), NAME), "bold").append(f"\n{visible(cost.runtime)}", "not bold dim"),
+            Text(named(visible(cost.name), NAME), "bold").append(f"\n{where}", "not bold dim"),
             size(cost.bytes),
+            *((size(cost.peak_bytes), start) if wide else ()),
             "\n".join(str(x.batch) for x in lines) or ABSENT,
             "\n".join(milliseconds(x.p50) + ("" if x.reliable else "*") for x in lines) or ABSENT,
             "\n".join(milliseconds(x.p90) for x in lines) or ABSENT,
             "\n".join(milliseconds(x.p99) for x in lines) or ABSENT,
-            "" if cost is costs[0] else "\n".join(ratio(x) for x in faster),
+            *("\n".join(ratio(found[x.batch]) if x.batch in found else "" for x in lines)
+              for found in factors[: len(gains)]),
             ABSENT if cost.throughput is None else number(cost.throughput, 0),
         )
-    console.print(table)
-    if any(not line.reliable for cost in costs for line in cost.latency):
-        console.print(Text("* timed on a machine too noisy to rely on", "dim"))
+    return table
+
+
+def _is_eager(one: Speedup) -> bool:
+    return one.reference.endswith(" on torch-float")
+
+
+def _placed(cost: Efficiency) -> str:
+    return f"{visible(cost.name)}, {visible(cost.runtime)}"
 
 
 def show_findings(findings: Iterable[Remark | Mapping[str, Any]], console: Console, title: str = "") -> None:

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from quantward.core.contracts import Batch, Executed, Session
+from quantward.core.contracts import Executed, Session
 from quantward.core.errors import Refused
 from quantward.core.values import Variant
+from quantward.runtimes._feeding import blank, fed
 
 _INTEGER = {"QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat",
             "DynamicQuantizeMatMul", "QAttention"}  # fmt: skip
@@ -35,26 +34,19 @@ class Onnxruntime:
         return None
 
     def open(self, variant: Variant, threads: int = 1) -> Session:
-        """Load the file; one call may carry at most `variant.max_batch` images, larger batches are fed in pieces."""
+        """Load the file; batches are fed as `runtimes._feeding` says: in pieces, in the file's own layout."""
         session = _session(variant.path, _options(threads))
         name = session.get_inputs()[0].name
-
-        def run(batch: Batch) -> Batch:
-            step = variant.max_batch or len(batch)
-            parts = [session.run(None, {name: batch[i : i + step]})[0] for i in range(0, len(batch), step)]
-            return np.concatenate(parts).astype(np.float32, copy=False)
-
-        return run
+        return fed(variant, lambda batch: session.run(None, {name: batch})[0])
 
     def executed(self, variant: Variant) -> Executed | None:
         """Run one blank image with profiling on and count the kernels: what is listed has really run."""
-        size = variant.preprocess.size
         with tempfile.TemporaryDirectory() as folder:
             options = _options(1)
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / "profile")
             session = _session(variant.path, options)
-            session.run(None, {session.get_inputs()[0].name: np.zeros((1, 3, size, size), np.float32)})
+            session.run(None, {session.get_inputs()[0].name: blank(variant)})
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         operators = Counter(
             event["args"]["op_name"]
@@ -75,6 +67,8 @@ def _options(threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # Weights alone are stored in few bits there: rounding what they multiply as well would be another Plan.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     return options
 
 

@@ -28,14 +28,16 @@ def put_output(
     name: str,
     sources: Mapping[str, onnx.NodeProto],
     counts: Mapping[str, int],
+    integer_clips: bool = True,
 ) -> None:
-    """A marker on an activation becomes quantize + dequantize, or vanishes."""
+    """A marker on an activation becomes quantize + dequantize, or vanishes; `integer_clips` lets it take a clamp in."""
     source = draft.known(tap.input[0])
     if spec is None or spec.dynamic:
         draft.renamed[tap.output[0]] = source
         return
     producer, ends = sources.get(tap.input[0]), None
-    if producer is not None and counts[tap.input[0]] == 1 and spec.bits <= 8:  # runtimes clip no wider integers
+    alone = integer_clips and counts[tap.input[0]] == 1
+    if producer is not None and alone and spec.bits <= 8:  # runtimes clip no wider integers
         ends = _clamp(draft, producer)
     if producer is not None and ends is not None:
         draft.nodes = [node for node in draft.nodes if node.output[0] != tap.input[0]]

@@ -17,12 +17,14 @@ from quantward.core.values import Plan
 from quantward.graph.to_onnx import DOMAIN, OPSET, tapped
 from quantward.graph.walk import input_key, layers, weight_of
 from quantward.targets._activations import put_input, put_output
+from quantward.targets._blocks import COLUMNS, put_blocks, straighten
+from quantward.targets._dialect import CPU, Dialect
 from quantward.targets._draft import Draft
 from quantward.targets._dynamic import make_dynamic
 from quantward.targets._weights import multiplied_as_integers, pack, put_weight
 
 
-def write_qdq(plan: Plan) -> onnx.ModelProto:
+def write_qdq(plan: Plan, dialect: Dialect = CPU) -> onnx.ModelProto:
     """The Plan as an ONNX model: input `input` (batch, 3, size, size) float32, output `logits` (batch, classes).
 
     Raises Unsupported for specs that have no ONNX integer type here.
@@ -38,9 +40,13 @@ def write_qdq(plan: Plan) -> onnx.ModelProto:
         if node.domain == DOMAIN:
             kind, _, name = _tap_name(node).partition(":")
             if kind == "weight":
-                put_weight(draft, plan, node.output[0], name, integer.get(name))
+                spec = plan.tensors.get(name)
+                if dialect.blocks and spec is not None and spec.block is not None:
+                    draft.renamed[node.output[0]] = put_blocks(draft, name, plan.weights[name], spec)
+                else:
+                    put_weight(draft, plan, node.output[0], name, integer.get(name), dialect)
             elif kind == "output":
-                put_output(draft, plan.tensors.get(name), node, name, sources, counts)
+                put_output(draft, plan.tensors.get(name), node, name, sources, counts, dialect.integer_clips)
             else:
                 put_input(draft, plan.tensors.get(input_key(name)), node, name)
         else:
@@ -48,10 +54,12 @@ def write_qdq(plan: Plan) -> onnx.ModelProto:
             copied.CopyFrom(node)
             draft.nodes.append(copied)
     _settle_names(draft, model)
+    straighten(draft)
     _pool_globally(draft)
     _transpose_weights(draft)
     make_dynamic(draft, plan)
-    pack(draft, plan, integer)
+    if dialect.packs:
+        pack(draft, plan, integer)
     return _finish(draft, model)
 
 
@@ -119,6 +127,8 @@ def _transpose_weights(draft: Draft) -> None:
     for node in draft.nodes:
         source = producers.get(node.input[0]) if node.op_type == "Transpose" else None
         if source is None or source.op_type != "DequantizeLinear" or source.input[0] not in draft.initializers:
+            continue
+        if source.output[0].endswith(COLUMNS):  # already lies as it is read
             continue
         order = list(next(a.ints for a in node.attribute if a.name == "perm"))
         stored = numpy_helper.to_array(draft.initializers[source.input[0]])

@@ -18,8 +18,9 @@ import onnx
 from onnx import TensorProto
 
 from quantward.core.values import Node, Plan, QuantSpec
-from quantward.graph.stored import stored_scale, to_integers
+from quantward.graph.stored import stored_scale, stored_weight, to_integers
 from quantward.graph.walk import CONV, LINEAR, input_key, layers, weight_of, weights_of
+from quantward.targets._dialect import CPU, Dialect
 from quantward.targets._draft import Draft
 
 Integers = npt.NDArray[np.integer[Any]]
@@ -50,7 +51,9 @@ def read_by(plan: Plan, layer: Node) -> QuantSpec | None:
     return plan.tensors.get(input_key(layer.name), plan.tensors.get(layer.args[0]["node"]))
 
 
-def put_weight(draft: Draft, plan: Plan, output: str, name: str, layer: Node | None) -> None:
+def put_weight(
+    draft: Draft, plan: Plan, output: str, name: str, layer: Node | None, dialect: Dialect = CPU
+) -> None:
     """A marker on a weight becomes an initializer in its stored form, then what reads it back; `layer` is the one that
     multiplies it as integers, if one does."""
     array, spec = plan.weights[name], plan.tensors.get(name)
@@ -59,6 +62,8 @@ def put_weight(draft: Draft, plan: Plan, output: str, name: str, layer: Node | N
     elif spec.format == "float16":
         half = draft.constant(f"{name}:float16", array.astype(np.float16))
         draft.renamed[output] = draft.add("Cast", [half], name, to=TensorProto.FLOAT)
+    elif spec.kind == "bias" and not dialect.integer_biases:
+        draft.renamed[output] = draft.constant(name, stored_weight(array, spec))
     elif layer is not None:
         kind = np.int32 if spec.kind == "bias" else np.int8
         stored = draft.constant(stored_name(name, spec), to_integers(array, spec).astype(kind))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from quantward.train.files import load_model, save_model
     from quantward.train.judge import evaluate
     from quantward.train.loop import History, Stopped, fit
-    from quantward.train.losses import cross_entropy
+    from quantward.train.losses import classify, criterion, cross_entropy
     from quantward.train.run import train_model
 
 STAGES = Registry("stage", "quantward.train.stages")
@@ -31,6 +31,8 @@ _HOMES = {
     "History": "loop",
     "Stopped": "loop",
     "build": "backbones",
+    "classify": "losses",
+    "criterion": "losses",
     "cross_entropy": "losses",
     "evaluate": "judge",
     "fit": "loop",
@@ -49,6 +51,8 @@ __all__ = [
     "Images",
     "Stopped",
     "build",
+    "classify",
+    "criterion",
     "cross_entropy",
     "evaluate",
     "fit",

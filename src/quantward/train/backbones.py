@@ -13,6 +13,7 @@ from torch import nn
 from quantward.core.errors import Refused, UsageError, suggestion
 from quantward.core.values import Preprocess
 from quantward.train import weights as files
+from quantward.train.head import head_names
 
 
 class Backbone(NamedTuple):
@@ -50,7 +51,7 @@ def build(
             fresh = classes != configuration_of(arch).num_classes
         else:
             net = create(arch, classes, chosen)
-            record = files.load(net, path, _head(net)) if path else {"source": "none"}
+            record = files.load(net, path, head_names(net)) if path else {"source": "none"}
             fresh = bool(record.get("replaced", True))
         if fresh:
             quiet_head(net)
@@ -128,17 +129,12 @@ def quiet_head(net: nn.Module) -> None:
     timm draws some heads as wide as 1 / sqrt(K) for K classes: with four classes the first steps then undo what the
     backbone knows.
     """
-    for name in _head(net):
+    for name in head_names(net):
         module = net.get_submodule(name)
         if isinstance(module, nn.Linear | nn.Conv2d):
             nn.init.normal_(module.weight, std=0.01)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-
-
-def _head(net: nn.Module) -> tuple[str, ...]:
-    named = getattr(net, "pretrained_cfg", {}).get("classifier") or ()
-    return (named,) if isinstance(named, str) else tuple(named)
 
 
 def _three(values: Any) -> tuple[float, float, float]:

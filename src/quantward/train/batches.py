@@ -31,7 +31,8 @@ class Batches:
     """The images `indices` of a pixel cache, in batches of at most `size`.
 
     `pixels` has shape (n, s, s, 3), uint8; `labels` shape (n,). The images are dealt evenly, so that no epoch ends in a
-    batch of one image, whose batch statistics would be meaningless.
+    batch of one image, whose batch statistics would be meaningless. With `balance` an epoch shows every class as often
+    as the others: of a large class some images, all of a small one several times, each time in another random view.
     """
 
     pixels: ImageArray = field(repr=False)
@@ -42,6 +43,7 @@ class Batches:
     augment: Augment = field(default_factory=Augment)
     shuffle: bool = False
     seed: int = 0
+    balance: bool = False
 
     def __post_init__(self) -> None:
         shape = (len(self.labels), self.preprocess.size, self.preprocess.size, 3)
@@ -55,11 +57,29 @@ class Batches:
         return -(-len(self.indices) // self.size)
 
     def order(self, epoch: int) -> list[IntArray]:
-        """Image numbers of every batch of one epoch."""
+        """What each batch of an epoch shows: draw d is image d mod n of the cache, shown for the (d div n)-th time."""
         indices = np.asarray(self.indices)
+        chance = np.random.default_rng((self.seed, epoch))
+        if self.balance:
+            indices = self._balanced(indices, epoch, chance)
         if self.shuffle:
-            indices = np.random.default_rng((self.seed, epoch)).permutation(indices)
+            indices = chance.permutation(indices)
         return np.array_split(indices, max(1, len(self))) if len(indices) else []
+
+    def _balanced(self, indices: IntArray, epoch: int, chance: np.random.Generator) -> IntArray:
+        """As many draws as images, shared by the classes; no image comes again before all of its class have come."""
+        labels = np.asarray(self.labels)[indices]
+        classes = np.unique(labels)
+        share, rest = divmod(len(indices), len(classes))
+        drawn = []
+        for place, label in enumerate(classes):
+            own = indices[labels == label]
+            # What does not divide goes to other classes in every epoch.
+            wanted = share + ((place - epoch) % len(classes) < rest)
+            rounds = -(-wanted // len(own))
+            often = [chance.permutation(own) + number * len(self.labels) for number in range(rounds)]
+            drawn.append(np.concatenate(often)[:wanted] if often else own[:0])
+        return np.concatenate(drawn)
 
     def epoch(self, epoch: int = 0, skip: int = 0, device: torch.device | str = "cpu") -> Iterator[Batch]:
         """The batches of one epoch from number `skip` on, as inputs on `device`."""
@@ -67,11 +87,12 @@ class Batches:
             yield self.batch(images, epoch, device)
 
     def batch(self, images: IntArray, epoch: int = 0, device: torch.device | str = "cpu") -> Batch:
-        """Some images as network inputs; the random view depends on the epoch."""
+        """Some draws (image numbers, see `order`) as network inputs; the random view depends on draw and epoch."""
+        draws, images = images, np.asarray(images) % len(self.labels)
         raw = torch.from_numpy(self.pixels[images]).to(device, non_blocking=True)
         # The cache is stored pixel by pixel, which is channels-last as it stands: no transpose is ever made.
         inputs = raw.permute(0, 3, 1, 2).to(torch.float32)
-        inputs = apply(inputs, self.augment, seed=self.seed, epoch=epoch, images=images)
+        inputs = apply(inputs, self.augment, seed=self.seed, epoch=epoch, images=draws)
         inputs = normalise(inputs, self.preprocess)
         return Batch(
             inputs,
@@ -91,9 +112,9 @@ class Images:
     classes: tuple[str, ...]
     preprocess: Preprocess
 
-    def to_train(self, size: int, augment: Augment, seed: int) -> Batches:
-        """The training images, shuffled and augmented."""
-        return Batches(self.pixels, self.labels, self.train, self.preprocess, size, augment, shuffle=True, seed=seed)
+    def to_train(self, size: int, augment: Augment, seed: int, *, balance: bool = False) -> Batches:
+        """The training images, shuffled and augmented; with `balance`, every class as often as the others."""
+        return Batches(self.pixels, self.labels, self.train, self.preprocess, size, augment, True, seed, balance)
 
     def to_tune(self, size: int = 64) -> Batches:
         """The tuning images as they are."""

@@ -87,6 +87,11 @@ def discard(folder: Path) -> None:
     shutil.rmtree(folder / _FOLDER, ignore_errors=True)
 
 
+def part(folder: Path, name: str) -> Path:
+    """Where a part of a run (a phase) keeps a state of its own; forgotten with the whole run's."""
+    return folder / _FOLDER / name
+
+
 def best_path(folder: Path, epoch: int) -> Path:
     """Where the weights of one best epoch lie."""
     return folder / _FOLDER / f"best-{epoch:04d}.safetensors"

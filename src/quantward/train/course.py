@@ -36,7 +36,8 @@ class Course:
     deterministic: bool = True
 
     def __post_init__(self) -> None:
-        for name, low, high in (
+        require(
+            self,
             ("epochs", 1, math.inf),
             ("batch", 1, math.inf),
             ("lr", 1e-12, math.inf),
@@ -45,13 +46,18 @@ class Course:
             ("patience", 1, math.inf),
             ("min_delta", 0, math.inf),
             ("clip", 0, math.inf),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise UsageError(
-                    f"Expected {name} of at least {low:g}{'' if math.isinf(high) else f', at most {high:g}'}; "
-                    f"got {value:g}. Choose another value."
-                )
+        )
+
+
+def require(options: object, *rows: tuple[str, float, float]) -> None:
+    """Raises UsageError for the first of the options (name, least, most) whose value is outside its bounds."""
+    for name, low, high in rows:
+        value = getattr(options, name)
+        if not low <= value <= high:
+            raise UsageError(
+                f"Expected {name} of at least {low:g}{'' if math.isinf(high) else f', at most {high:g}'}; "
+                f"got {value:g}. Choose another value."
+            )
 
 
 def rate(course: Course, step: int, steps: int, factor: float = 1.0) -> float:

@@ -32,7 +32,7 @@ from quantward.train.course import Course, rate
 from quantward.train.judge import describe, evaluate, minutes
 from quantward.train.lock import only_run
 from quantward.train.losses import Loss
-from quantward.train.optimizer import default_groups, freeze_norm, keep_inputs, make_optimizer
+from quantward.train.optimizer import default_groups, freeze_norm, keep_inputs, make_optimizer, rest_frozen
 from quantward.train.stopping import stop_wish
 
 log = logging.getLogger(__name__)
@@ -97,6 +97,19 @@ def fit(
         return run.to_the_end()
 
 
+class _Forward(nn.Module):
+    """The net in the run's arithmetic. Fabric's own wrapper would refuse gradients within a step under bf16."""
+
+    def __init__(self, net: nn.Module, fabric: Any) -> None:
+        super().__init__()
+        self.net, self.arithmetic = net, fabric.autocast
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        with self.arithmetic():
+            logits: torch.Tensor = self.net(inputs)
+        return logits.float() if logits.dtype == torch.bfloat16 else logits
+
+
 class _Run:
     """One call of `fit`: the objects that live as long as it, and the Progress that is saved."""
 
@@ -126,7 +139,10 @@ class _Run:
         net.to(memory_format=torch.channels_last)
         keep_inputs(net)
         self.optimizer = make_optimizer(course, groups or default_groups(net, course))
-        self.wrapped, self.fabric_optimizer = self.fabric.setup(net, self.optimizer)
+        self.forward = _Forward(net, self.fabric)
+        self.fabric_optimizer = self.fabric.setup_optimizers(self.optimizer)
+        if isinstance(loss, nn.Module):
+            loss.to(self.fabric.device)
         self.shares = [group.get("share", 1.0) for group in self.optimizer.param_groups]
         self.progress = Progress(arguments)
         self.best: Tensors | None = None
@@ -163,6 +179,8 @@ class _Run:
         self.progress, tensors = found
         weights = {name[4:]: tensor for name, tensor in tensors.items() if name.startswith("net.")}
         self.net.load_state_dict(weights)
+        if isinstance(self.loss, nn.Module):
+            self.loss.load_state_dict({name[5:]: t for name, t in tensors.items() if name.startswith("loss.")})
         checkpoint.unpack_optimizer(self.optimizer, tensors)
         torch.set_rng_state(tensors["random.cpu"])
         if self.fabric.device.type == "cuda":
@@ -175,6 +193,7 @@ class _Run:
         """Train on what is left of the current epoch."""
         course, per_epoch = self.course, len(self.train)
         self.net.train()
+        rest_frozen(self.net)
         if course.freeze_norm:
             freeze_norm(self.net)
         epoch, first = self.progress.epoch, self.progress.batch
@@ -198,7 +217,7 @@ class _Run:
                 raise Stopped(self._farewell())
 
     def _step(self, batch: Batch) -> None:
-        terms = self.loss(self.wrapped, batch)
+        terms = self.loss(self.forward, batch)
         total = torch.stack([term.float() for term in terms.values()]).sum()
         self.fabric.backward(total)
         if self.course.clip:
@@ -217,7 +236,7 @@ class _Run:
         row = {f"train_{name}": value / count for name, value in self.progress.sums.items()}
         if self.tune is not None:
             self.net.eval()
-            row |= {f"tune_{name}": v for name, v in evaluate(self.wrapped, self.tune, self.fabric.device).items()}
+            row |= {f"tune_{name}": v for name, v in evaluate(self.forward, self.tune, self.fabric.device).items()}
         number, seconds = done.epoch + 1, time.monotonic() - self.started
         row = {"epoch": number, **row, "rate": self.optimizer.param_groups[0]["lr"]}
         row["seconds"] = seconds - sum(earlier["seconds"] for earlier in done.history)
@@ -270,6 +289,8 @@ class _Run:
         if self.folder is None:
             return
         tensors = {f"net.{name}": tensor for name, tensor in self.net.state_dict().items()}
+        if isinstance(self.loss, nn.Module):
+            tensors |= {f"loss.{name}": tensor for name, tensor in self.loss.state_dict().items()}
         tensors |= checkpoint.pack_optimizer(self.optimizer)
         tensors["random.cpu"] = torch.get_rng_state()
         if self.fabric.device.type == "cuda":

@@ -42,6 +42,15 @@ def keep_inputs(net: nn.Module) -> None:
             module.inplace = False
 
 
+def rest_frozen(net: nn.Module) -> None:
+    """Keep the statistics of normalisations whose scale and shift are not trained: frozen means frozen."""
+    for module in net.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            own = list(module.parameters())
+            if own and not any(parameter.requires_grad for parameter in own):
+                module.eval()
+
+
 def freeze_norm(net: nn.Module) -> None:
     """Keep running means and variances as they are."""
     for module in net.modules():

@@ -21,10 +21,18 @@ from quantward.train.batches import Images
 from quantward.train.files import CARD, load_model, read_card, save_model, write_history
 from quantward.train.lock import only_run
 from quantward.train.loop import History
+from quantward.train.losses import Loss
 
 
 class Stage(Protocol):
-    """A way to train; a file in `stages/` holds one. Trains `net` in place and may be killed and called again."""
+    """A way to train; a file in `stages/` holds one. `run` trains `net` in place and may be killed and called again.
+
+    `lesson` is its loss alone, for another loop over the same images. `depends` names what else than `arguments` its
+    result depends on (a teacher), and refuses what must not be."""
+
+    def depends(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]: ...
+
+    def lesson(self, images: Images, arguments: Mapping[str, Any] | None = None) -> Loss: ...
 
     def run(
         self,
@@ -71,7 +79,7 @@ def train_model(
     how = preprocess or how
     labels = np.asarray(dataset.labels)
     images = Images(pixels, labels, np.asarray(fold.train), np.asarray(fold.tune), dataset.classes, how)
-    arguments = {
+    arguments: dict[str, Any] = {
         "arch": arch,
         "stage": spelling(stage),
         "seed": seed,
@@ -85,6 +93,7 @@ def train_model(
             "roles": digest_arrays({"train": images.train, "tune": images.tune}),
         },
     }
+    arguments |= stage.depends(arguments)
     with only_run(folder):
         if (folder / CARD).exists():
             checkpoint.refuse_changes(read_card(folder).provenance.get("arguments"), plain(arguments), folder)
