@@ -31,6 +31,7 @@ OPTIONS = {"mixed": "table={table}", "qat": "epochs=1,batch=16,augment=none"}
 SPELLED = [f"{name}:{OPTIONS[name]}" if name in OPTIONS else name for name in RECIPES.names()]
 FURTHER = [
     "int8-static:reduce_range=true",
+    "int8-static:placement=readers",
     "int8-static:keep=stem+head",
     "low-bit:weights=3,activations=4",
     "low-bit:weights=2,activations=2,ends=5,depthwise=2",

@@ -113,13 +113,16 @@ def test_choice_is_made_on_select_and_verdict_on_test(dossier: Dossier, pictures
 
 def test_a_slower_file_is_taken_only_where_no_other_is_left() -> None:
     from quantward.core.values import Efficiency, Latency
-    from quantward.find import _slower
+    from quantward.find import _near_the_fastest, _slower
 
     def cost(ms: float) -> Efficiency:
         return Efficiency("x", "r", 1, 0.0, (Latency(1, ms, ms, ms, 9, 0.0), Latency(32, 1.0, 1.0, 1.0, 9, 0.0)))
 
     costs = {"fp32": cost(10.0), "slow": cost(11.1), "same": cost(10.9)}
     assert [_slower(costs, name) for name in ("slow", "same", "fp32", "unmeasured")] == [True, False, False, False]
+    timed = {"quick": cost(4.0), "near": cost(5.0), "far": cost(5.1)}
+    assert _near_the_fastest(timed, ["far", "near", "quick"]) == ["near", "quick"]
+    assert _near_the_fastest(timed, ["far", "unmeasured"]) == ["far", "unmeasured"]
 
 
 def test_candidate_that_cannot_be_made_is_a_row_with_its_reason(dossier: Dossier) -> None:

@@ -57,6 +57,7 @@ LADDER = (
             "int8-dynamic",
             *(f"int8-static:calibrator={name}" for name in CALIBRATORS),
             "int8-static:reduce_range=true",
+            "int8-static:placement=readers",
         ),
     ),
     Step("INT8/INT4", tuple(f"mixed:ratio={ratio}" for ratio in RATIOS)),

@@ -40,6 +40,9 @@ from quantward.report.html import write_report
 from quantward.runs import open_run
 from quantward.workbench import cached, calibration, in_model_order, lessons, open_variant, whole
 
+SLACK = 1.25
+"""A candidate nearer to FP32 may take a quarter longer than the fastest of its precision, not more."""
+
 
 def find(
     parent: Plan,
@@ -143,8 +146,8 @@ def _choose(
     """For each step the candidate closest to FP32 on the `select` images: least mean KL divergence of probabilities.
 
     KL reads every probability of every image, where accuracy would see only the few images that flip. A candidate
-    slower than the FP32 file, or one that answers otherwise on processors without VNNI, is taken only where no other
-    is left.
+    slower than the FP32 file, or than `SLACK` times the step's fastest, or one that answers otherwise on processors
+    without VNNI, is taken only where no other is left.
     """
     base = on_select(work, "fp32")
     chosen: dict[str, str] = {}
@@ -166,18 +169,31 @@ def _choose(
                  "images": len(said), "chosen": False}
             )  # fmt: skip
         fast = [name for name in scores if not _slower(costs, name)] or [*scores]
+        fast = _near_the_fastest(costs, fast)
         steady = [name for name in fast if "capped_cure" not in entries[name].audit] or fast
         if scores:
             chosen[step.precision] = min(steady, key=lambda name: scores[name])
     return chosen, tuple({**row, "chosen": row["candidate"] in chosen.values()} for row in told)
 
 
+def _near_the_fastest(costs: Mapping[str, Efficiency], recipes: Sequence[str]) -> list[str]:
+    """Those that take at most `SLACK` times as long as the fastest of them; all where one was not timed."""
+    times = {name: _milliseconds(costs[name]) for name in recipes if name in costs}
+    if len(times) < len(recipes):
+        return [*recipes]
+    return [name for name in recipes if times[name] <= SLACK * min(times.values())]
+
+
 def _slower(costs: Mapping[str, Efficiency], recipe: str) -> bool:
     """Whether a file's median latency for one image is more than a tenth above the FP32 file's."""
     if recipe not in costs or "fp32" not in costs:
         return False
-    ours, base = (next(row.p50 for row in costs[name].latency if row.batch == 1) for name in (recipe, "fp32"))
-    return ours > 1.1 * base
+    return _milliseconds(costs[recipe]) > 1.1 * _milliseconds(costs["fp32"])
+
+
+def _milliseconds(cost: Efficiency) -> float:
+    """Median latency of one image."""
+    return next(row.p50 for row in cost.latency if row.batch == 1)
 
 
 def _descend(ladder: Iterable[Step], chosen: Mapping[str, str], entries: Mapping[str, Entry]) -> str | None:

@@ -16,7 +16,8 @@ from quantward.graph.network import Network
 from quantward.graph.simulate import simulate
 from quantward.graph.stored import stored_weight, to_integers
 from quantward.graph.walk import CONV, layers, weight_of
-from quantward.quantize._rounding import patches, second_moments, settle
+from quantward.quantize._patches import patches
+from quantward.quantize._rounding import second_moments, settle
 from quantward.quantize._specs import weight_spec
 
 

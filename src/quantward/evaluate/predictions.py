@@ -24,7 +24,6 @@ SUM_TOLERANCE = 1e-3
 """How far a row of probabilities may sum from 1."""
 
 
-
 def load(path: Path | str) -> Predictions:
     """Read a prediction file; `source` of the result is the file's stem.
 

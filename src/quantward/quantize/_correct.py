@@ -18,6 +18,7 @@ from quantward.core.values import FloatArray, Plan, QuantSpec
 from quantward.graph.network import Network
 from quantward.graph.simulate import simulate
 from quantward.graph.walk import bias_of, layers, output_axis
+from quantward.quantize._subset import evenly
 
 IMAGES = 96
 """Images in the one large batch; the mean of a channel is over these times its positions."""
@@ -28,7 +29,7 @@ def correct_biases(reference: Plan, plan: Plan, tensors: Mapping[str, QuantSpec]
 
     E[y_float] - E[y_quantized] per output channel is added to the bias of every layer that has one.
     """
-    images = torch.from_numpy(_one_batch(batches))
+    images = torch.from_numpy(evenly(batches, IMAGES))
     biased = {layer.name: bias for layer in layers(plan.program) if (bias := bias_of(layer)) is not None}
     axes = {layer.name: output_axis(layer) for layer in layers(plan.program)}
     means: dict[str, Tensor] = {}
@@ -58,15 +59,6 @@ def correct_biases(reference: Plan, plan: Plan, tensors: Mapping[str, QuantSpec]
         bias: (plan.weights[bias] + shifts[name].numpy()).astype(np.float32) for name, bias in biased.items()
     }
     return replace(plan, weights={**plan.weights, **changed})
-
-
-def _one_batch(batches: Iterable[Batch]) -> Batch:
-    kept: list[Batch] = []
-    for batch in batches:
-        kept.append(batch)
-        if sum(len(b) for b in kept) >= IMAGES:
-            break
-    return np.concatenate(kept)[:IMAGES]
 
 
 def _channel_mean(tensor: Tensor, axis: int) -> Tensor:

@@ -3,6 +3,11 @@
 A tensor between a layer and the ReLU that fuses with it is never stored, so it gets none. Reshapes and the like
 hand the grid of their input on. Linear layers of transformers write float (their readers are LayerNorm, Softmax and
 residual sums, which stay float); convolutions write integers, and in networks without LayerNorm sums do too.
+
+A concatenation gets a joint grid even where only float steps read it. Without one, behind parts that each have a grid
+of their own, OpenVINO 2026.4 computes a batch normalisation wrongly and says nothing: half the logits' spread off in
+DenseNet-121. With one it dies compiling parts, Concat, grid, scale and shift of each channel, grid. Storing neither the
+parts nor the whole (`_signed.stored_for_readers`) is right in both cases, and fastest.
 """
 
 from __future__ import annotations

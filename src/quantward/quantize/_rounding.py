@@ -19,13 +19,10 @@ import torch
 from torch import Tensor
 
 from quantward.core.contracts import Batch
-from quantward.core.progress import Track, silent
 from quantward.core.values import FloatArray, Node, Plan, QuantSpec
 from quantward.graph.simulate import simulate
-from quantward.graph.walk import CONV, layers, weight_of
-
-POSITIONS = 64
-"""Positions of an image that a convolution's H is made from, evenly spaced: neighbours say the same."""
+from quantward.graph.walk import weight_of
+from quantward.quantize._patches import patches
 
 DAMPING = 0.01
 """Share of the mean diagonal that is added to H: what few images do not show is not to be exploited."""
@@ -35,26 +32,6 @@ SWEEPS = 3
 
 BLOCK = 64
 """Inputs whose slopes are updated one by one before the rest follow in one matrix product."""
-
-
-def adapt(
-    plan: Plan, tensors: Mapping[str, QuantSpec], batches: Iterable[Batch], track: Track = silent
-) -> tuple[Plan, dict[str, QuantSpec]]:
-    """The Plan with the integer weights of `tensors` moved onto their grids, and the specs with refitted scales.
-
-    H is that of the inputs as the deployed file will see them, rounded by the activations' specs.
-    """
-    wanted = {
-        layer.name: layer
-        for layer in layers(plan.program)
-        if (spec := tensors.get(weight_of(layer))) is not None and spec.format == "integer" and spec.block is None
-    }
-    moments = second_moments(plan, wanted, batches, tensors)
-    weights, specs = dict(plan.weights), dict(tensors)
-    for name, layer in track(list(wanted.items()), "round"):
-        key = weight_of(layer)
-        weights[key], specs[key] = settle(weights[key], specs[key], moments[name])
-    return replace(plan, weights=weights), specs
 
 
 def second_moments(
@@ -85,23 +62,6 @@ def second_moments(
         for batch in batches:
             network(torch.from_numpy(batch))
     return {name: (total / max(counts[name], 1)).numpy() for name, total in sums.items()}
-
-
-def patches(layer: Node, kernel: tuple[int, ...], x: Tensor) -> Tensor:
-    """What each output of a layer is a product with: (groups, inputs of a group's patch, positions).
-
-    `kernel` is the shape of the weight behind its first two axes; () for a linear layer.
-    """
-    if layer.op != CONV:
-        return x.reshape(1, -1, x.shape[-1]).mT
-    stride, padding, dilation, groups = (*layer.args[3:], *[None] * 4)[:4]
-    options = {"dilation": _pair(dilation, 1), "padding": _pair(padding, 0), "stride": _pair(stride, 1)}
-    columns = torch.nn.functional.unfold(x, kernel, **options)
-    step = max(1, columns.shape[-1] // POSITIONS)
-    columns = columns[..., step // 2 :: step]
-    n, rows, positions = columns.shape
-    groups = int(groups or 1)
-    return columns.reshape(n, groups, rows // groups, positions).permute(1, 2, 0, 3).reshape(groups, rows // groups, -1)
 
 
 def settle(weight: FloatArray, spec: QuantSpec, moment: FloatArray, rounds: int = 2) -> tuple[FloatArray, QuantSpec]:
@@ -176,10 +136,3 @@ def damped(moment: FloatArray) -> FloatArray:
     level = np.einsum("gkk->g", moment) / k
     lifted = moment + (DAMPING * np.maximum(level, 1e-12))[:, None, None] * np.eye(k)
     return np.asarray(lifted, np.float32)
-
-
-def _pair(value: Any, otherwise: int) -> tuple[int, int]:
-    if value is None:
-        return otherwise, otherwise
-    values = list(value) if isinstance(value, (list, tuple)) else [value]
-    return int(values[0]), int(values[-1])

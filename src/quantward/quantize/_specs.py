@@ -61,13 +61,14 @@ def bias_specs(plan: Plan, tensors: dict[str, QuantSpec]) -> dict[str, QuantSpec
     """Int32 grids s_x s_w for the bias of every layer whose input and weight are both stored as integers.
 
     Integer runtimes add the bias to the int32 accumulator, which is on this grid; ONNX Runtime would round to it
-    anyway, so the Plan says so.
+    anyway, so the Plan says so. Behind signed 8-bit activations the bias stays in float: the accelerators that want
+    them (TensorRT) rescale the accumulator first and refuse an int32 bias.
     """
     found = {}
     for layer in layers(plan.program):
         bias, weight = bias_of(layer), tensors.get(weight_of(layer))
         source = tensors.get(input_key(layer.name), tensors.get(layer.args[0]["node"]))
-        if bias is None or weight is None or source is None or source.dynamic:
+        if bias is None or weight is None or source is None or source.dynamic or source.signed:
             continue
         if weight.block is not None or weight.format != "integer" or source.format != "integer":
             continue

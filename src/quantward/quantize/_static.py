@@ -6,7 +6,7 @@ many bits each layer multiplies with (`Bits`); which tensors that concerns follo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -15,11 +15,13 @@ from quantward.core.errors import UsageError
 from quantward.core.values import Node, Plan, QuantSpec
 from quantward.graph.walk import CONV, input_key, inputs_of, layers, readers, weight_of
 from quantward.quantize._calibrators import CALIBRATORS, THROUGH, Calibrator, squared_error
+from quantward.quantize._centred import centred, settled, shifted
 from quantward.quantize._correct import correct_biases
 from quantward.quantize._equalise import equalise
 from quantward.quantize._observers import Histogram, observe, summary
 from quantward.quantize._placement import POOLS, SUMS, quantized_outputs
-from quantward.quantize._rounding import adapt
+from quantward.quantize._sequential import adapt
+from quantward.quantize._signed import middle, signed_spec, stored_for_readers
 from quantward.quantize._specs import activation_spec, bias_specs, weight_spec
 
 Rounding = Literal["nearest", "adaptive"]
@@ -37,7 +39,13 @@ class Bits:
 
 @dataclass(frozen=True)
 class Static:
-    """How ranges are found and values rounded; the fields are the options of the recipes that use it."""
+    """How ranges are found and values rounded; the fields are the options of the recipes that use it.
+
+    `placement` says which activations are stored: `every` one between integer layers, or only those that integer
+    `readers` read: float between a layer and its SiLU or sum, fewer roundings, faster on OpenVINO and slower on ONNX
+    Runtime. `signed` puts activations on signed grids with zero point 0, as the target onnx-tensorrt wants them, and
+    stores only what is read; a ReLU's output then uses half of its grid.
+    """
 
     calibrator: Calibrator = "mse"
     samples: int | None = None
@@ -45,6 +53,8 @@ class Static:
     rounding: Rounding = "nearest"
     correct: bool = True
     per_channel: bool = True
+    placement: Literal["every", "readers"] = "every"
+    signed: bool = False
 
 
 def uniform(program: tuple[Node, ...], bits: Bits, ends: Bits | None = None, depthwise: Bits | None = None,
@@ -85,18 +95,22 @@ def static_plan(parent: Plan, context: Context, table: Mapping[str, Bits], how: 
     """
     shared = quantized_outputs(parent.program)
     plan, histograms = observed(parent, context, shared, how)
-    tensors = activations(plan, histograms, shared, table, how)
+    shifts: dict[str, float] = {}
+    if how.signed:
+        plan, shifts = centred(plan, table, lambda name: middle(histograms[name], STREAM_BITS, how.calibrator))
+    tensors = activations(plan, histograms, shared, table, how, shifts)
     for layer in layers(plan.program):
         if layer.name in table:
             weight = weight_of(layer)
             tensors[weight] = weight_spec(plan.weights[weight], table[layer.name].weights, how.per_channel)
     equalised = plan
     if how.rounding == "adaptive":
-        plan, tensors = adapt(plan, tensors, context.images(how.samples), context.progress)
-    if how.correct:
+        plan, tensors = adapt(plan, tensors, context.images(how.samples), how.correct, context.progress)
+    plan = settled(plan, equalised, tensors, shifts)
+    if how.correct and (how.rounding == "nearest" or shifts):
         plan = correct_biases(equalised, plan, tensors, context.images(how.samples))
     tensors.update(bias_specs(plan, tensors))
-    notes = {**parent.notes, "activations": summary(histograms)}
+    notes = {**parent.notes, "activations": shifted(summary(histograms), shifts)}
     return replace(plan, recipe=recipe, tensors=tensors, notes=notes)
 
 
@@ -109,25 +123,37 @@ def observed(
         plan = parent
         if how.equalise > 0:
             plan = equalise(parent, context.images(how.samples), shared, how.equalise)
-        return plan, observe(plan, context.images(how.samples), set(shared.values()))
+        logits = inputs_of(plan.program[-1])  # no layer reads them, but files that put out integers need their range
+        return plan, observe(plan, context.images(how.samples), {*shared.values(), *logits})
 
     return context.once(("static", parent.parent, how.samples, how.equalise), make)
 
 
 def activations(
-    plan: Plan, histograms: Mapping[str, Histogram], shared: Mapping[str, str], table: Mapping[str, Bits], how: Static
+    plan: Plan,
+    histograms: Mapping[str, Histogram],
+    shared: Mapping[str, str],
+    table: Mapping[str, Bits],
+    how: Static,
+    centres: Container[str] = (),
 ) -> dict[str, QuantSpec]:
     """A spec for every activation that an integer layer reads or writes.
 
     A tensor has the bits of the layers that read it, but what a sum or a pool touches keeps `STREAM_BITS`: a layer
-    that wants it narrower gets a spec of its own for what it reads (`LAYER:input`).
+    that wants it narrower gets a spec of its own for what it reads (`LAYER:input`). Histograms are those from before
+    the tensors in `centres` were moved.
     """
     source = f"{how.calibrator} over {next(iter(histograms.values())).images} images"
+    if how.signed or how.placement == "readers":
+        shared = stored_for_readers(plan.program, shared, table)
     read_by, stream = readers(plan.program), _stream(plan.program, shared)
     specs: dict[tuple[str, int], QuantSpec] = {}
 
     def spec(origin: str, bits: int) -> QuantSpec:
         if (origin, bits) not in specs:
+            if how.signed:
+                specs[origin, bits] = signed_spec(histograms[origin], bits, how.calibrator, origin in centres)
+                return specs[origin, bits]
             if how.calibrator == "mse":
                 ops = {user.op for user in read_by[origin]}
                 ends = squared_error(histograms[origin], bits, THROUGH.get(ops.pop()) if len(ops) == 1 else None)

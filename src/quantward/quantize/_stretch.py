@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from quantward.core.values import Node, Plan
+from quantward.core.values import Node, Plan, QuantSpec
 from quantward.graph.network import Network
-from quantward.graph.walk import inputs_of, weights_of
+from quantward.graph.simulate import round_to_grid
+from quantward.graph.walk import input_key, inputs_of, weights_of
 
 
 def live(program: tuple[Node, ...], position: int) -> list[str]:
@@ -21,10 +23,14 @@ def live(program: tuple[Node, ...], position: int) -> list[str]:
 
 
 class Stretch:
-    """The steps [start, stop) of a float Plan. Called with the values that are live at `start` it returns those that
-    are live at `stop`; behind the last step that is the single value `output`, the logits."""
+    """The steps [start, stop) of a Plan. Called with the values that are live at `start` it returns those that are
+    live at `stop`; behind the last step that is the single value `output`, the logits.
 
-    def __init__(self, plan: Plan, start: int, stop: int) -> None:
+    Weights are taken as they are; `tensors` say which activations are rounded on their way (none by default).
+    """
+
+    def __init__(self, plan: Plan, start: int, stop: int, tensors: Mapping[str, QuantSpec] | None = None) -> None:
+        self.tensors = tensors or {}
         inside = plan.program[start:stop]
         read = {name for node in inside for name in inputs_of(node)}
         self.fed = [name for name in live(plan.program, start) if name in read]
@@ -36,10 +42,18 @@ class Stretch:
             program += (Node("output", "output", ([{"node": name} for name in self.made],)),)
         weights = {name: plan.weights[name] for node in inside for name in weights_of(node)}
         self.values: dict[str, Any] = {}
-        self.network = Network(replace(plan, program=program, weights=weights), on_output=self._feed).eval()
+        part = replace(plan, program=program, weights=weights)
+        self.network = Network(part, on_output=self._output, on_input=self._input).eval()
 
-    def _feed(self, name: str, tensor: Tensor) -> Any:
-        return self.values[name] if name in self.fed else tensor
+    def _output(self, name: str, tensor: Tensor) -> Any:
+        if name in self.fed:
+            return self.values[name]
+        spec = self.tensors.get(name)
+        return tensor if spec is None else round_to_grid(tensor, spec)
+
+    def _input(self, name: str, tensor: Tensor) -> Tensor:
+        spec = self.tensors.get(input_key(name))
+        return tensor if spec is None else round_to_grid(tensor, spec)
 
     def __call__(self, values: dict[str, Any]) -> dict[str, Any]:
         """Run the steps; `values` may hold more than is needed and is left as it is."""

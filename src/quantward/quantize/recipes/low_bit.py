@@ -18,7 +18,7 @@ class LowBit(Static):
 
     The first and the last layer have `ends` bits and depthwise convolutions `depthwise` bits for their weights, since
     both are small and lose most; sums and pools keep 8 bits. Below 8 bits rounding to the nearest loses too much, so
-    `rounding` is adaptive by default.
+    `rounding` is adaptive by default: layer by layer, each making up for those before it.
     """
 
     needs: ClassVar[Literal["images"]] = "images"

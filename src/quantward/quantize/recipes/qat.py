@@ -26,7 +26,8 @@ from quantward.quantize._static import Bits, Static, static_plan, uniform
 
 @dataclass(frozen=True)
 class Qat(Static):
-    """Starts from a calibrated Plan (all options of `low-bit` say how) and trains it with its rounding in place.
+    """Starts from a calibrated Plan (all options of `low-bit` say how) and trains it with its rounding in place;
+    `signed` is what the target onnx-tensorrt needs.
 
     `method=lsq` learns the step of every weight row and activation, `pact` the clipping of activations, with
     `clip_decay` pulling it in. Training takes `epochs` at rate `lr` (by default 1e-4 at 8 bits, 3e-4 from 4 bits, 1e-3
