@@ -180,13 +180,15 @@ def _own(
 
 
 def _mean(values: FloatArray, groups: Sequence[str] | None) -> dict[str, Any]:
-    """Mean with its 95 % interval (Student's t between patients); images without a value are counted, not hidden."""
+    """Mean with its 95 % interval (Student's t between patients), cut at what the measure can be (-1 or 0, and 1);
+    images without a value are counted, not hidden."""
     told = np.isfinite(values)
     n = int(told.sum())
     if n == 0:
         return {"value": None, "low": None, "high": None, "n": 0, "undefined": len(values)}
     chosen = None if groups is None else [group for group, kept in zip(groups, told, strict=True) if kept]
     low, high, _ = paired_mean(values[told], chosen)
+    low, high = max(low, -1.0 if values[told].min() < 0 else 0.0), min(high, 1.0)
     return {"value": float(values[told].mean()), "low": low, "high": high, "n": n, "undefined": len(values) - n}
 
 

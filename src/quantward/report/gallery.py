@@ -118,13 +118,13 @@ def _recipes(record: Record) -> list[str]:
 
 def _rows(record: Record) -> tuple[list[str], list[list[str]]]:
     """Titles and a row a measure: FP32's own where it has one, then each candidate's."""
-    titles = ["measure", "fp32", *_recipes(record)]
+    own = ["fp32"] if record["fp32"] else []
     rows = []
     for name in record["candidates"][0]["measures"]:
-        cells = [record["fp32"].get(name), *(candidate["measures"][name] for candidate in record["candidates"])]
+        cells = [*(record["fp32"].get(name) for _ in own), *(one["measures"][name] for one in record["candidates"])]
         rows.append([name, *map(_cell, cells)])
     answers = [f"{candidate['changed']} of {record['images']}" for candidate in record["candidates"]]
-    return titles, [*rows, ["answers changed", ABSENT, *answers]]
+    return ["measure", *own, *_recipes(record)], [*rows, ["answers changed", *(ABSENT for _ in own), *answers]]
 
 
 def _cell(value: Mapping[str, Any] | None) -> str:

@@ -13,7 +13,7 @@ from quantward.core.store import atomic, digest_file
 from quantward.core.values import Plan, QuantSpec, Variant
 from quantward.graph.walk import inputs_of
 
-MARGIN = 0.25
+MARGIN = 0.05
 """Share of the observed range by which the grid of the logits is wider on both sides: a logit cut off is a tie."""
 
 
