@@ -26,7 +26,7 @@ from quantward.core.errors import Refused, UsageError
 from quantward.core.store import digest_file
 from quantward.core.values import Bench, Efficiency, Latency, Plan, Variant
 from quantward.evaluate.results import load_bench, save_bench
-from quantward.workbench import save_card
+from quantward.workbench import runtime_for, save_card
 from shaky_world import file, install
 
 QUICK = Effort(batches=(1, 4), rounds=5, seconds=0.0, starts=1)
@@ -183,9 +183,9 @@ def test_a_bundle_is_timed_on_the_runtime_it_was_judged_on(tmp_path: Path) -> No
     variant = file(tmp_path, "model")
     manifest = tmp_path / "manifest.json"
     manifest.write_text(json.dumps({"runtime": "shaky:loud=true"}))
-    assert benching._default(tmp_path, variant) == "shaky:loud=true"
+    assert runtime_for(variant, tmp_path) == "shaky:loud=true"
     manifest.write_text(json.dumps({}))
-    assert benching._default(tmp_path, variant) == "shaky"
+    assert runtime_for(variant, tmp_path) == "shaky"
 
 
 def test_files_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:

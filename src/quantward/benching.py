@@ -22,7 +22,7 @@ from quantward.core.machine import board, cores, cpu, describe, free_memory
 from quantward.core.progress import Track, silent
 from quantward.core.quiet import alone
 from quantward.core.registry import Registry
-from quantward.core.store import digest_folder, read_json
+from quantward.core.store import digest_folder
 from quantward.core.values import Bench, ColdStart, Efficiency, Variant
 from quantward.evaluate.efficiency import Timing, bench
 from quantward.evaluate.results import SCHEMA, load_bench, require_same_files, save_bench
@@ -136,7 +136,7 @@ def bench_files(
     asked = []
     for path, variant, name in zip(paths, variants, labels(paths, variants), strict=True):
         able = [runtime for runtime in runtimes if variant.format in formats[runtime]]
-        chosen = able or list(runtimes[:1]) or [_default(path, variant)]
+        chosen = able or list(runtimes[:1]) or [runtime_for(variant, path)]
         asked += [Asked(variant, runtime, count, name) for runtime, count in product(chosen, threads)]
     rows, energy = time_rows(asked, effort, seed=seed, tell=tell, track=track)
     return Bench(rows, describe(), {**vars(effort), "seed": seed, "quantward": __version__}, energy, SCHEMA)
@@ -210,17 +210,6 @@ def _opened(path: Path) -> Variant:
     size = sum(file.stat().st_size for file in path.iterdir() if file.is_file())
     return Variant(plan.recipe, "plan", path, digest_folder(path), size, plan.recipe, plan.parent, plan.preprocess,
                    plan.classes)  # fmt: skip
-
-
-def _default(path: Path, variant: Variant) -> str:
-    """The runtime that a bundle was judged on, or the first installed one that reads the file."""
-    manifest = path / "manifest.json"
-    if path.is_dir() and manifest.exists():
-        data = read_json(manifest)
-        judged = str(data.get("runtime", "")) if isinstance(data, dict) else ""
-        if judged and RUNTIMES.make(judged).missing() is None:
-            return judged
-    return runtime_for(variant)
 
 
 def _together(asked: Sequence[Asked]) -> list[list[int]]:

@@ -28,7 +28,17 @@ from quantward.data import open_dataset, read_image
 from quantward.evaluate import Gates, assess, judge, measured, read_gates
 from quantward.evaluate.attributes import load_attributes, save_attributes
 from quantward.evaluate.predictions import load, save
-from quantward.workbench import cached, in_model_order, open_session, open_variant, predictions_of, save_card, softmax
+from quantward.workbench import (
+    cached,
+    in_model_order,
+    judged_on,
+    open_session,
+    open_variant,
+    predictions_of,
+    runtime_for,
+    save_card,
+    softmax,
+)
 
 NOTICE = "For research use only. Not a medical device; no diagnosis may rest on it."
 FORMAT = 1
@@ -268,8 +278,7 @@ def _run_again(
 def predict(folder: Path, images: Sequence[Path], *, threads: int = 1) -> list[dict[str, Any]]:
     """Class probabilities of single image files by a bundle (or any deployed file with its card)."""
     variant = open_variant(folder)
-    runtime = read_manifest(folder)["runtime"] if (folder / MANIFEST).exists() else "onnxruntime"
-    session = open_session(variant, runtime, threads)
+    session = open_session(variant, judged_on(folder) or runtime_for(variant), threads)
     rows = []
     for path in images:
         pixels = geometry(read_image(path), variant.preprocess)[None]

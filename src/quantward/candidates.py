@@ -30,6 +30,7 @@ from quantward.workbench import (
     open_variant,
     plan_with,
     predictions_of,
+    require_lesson,
     write_with,
 )
 
@@ -68,7 +69,8 @@ LADDER = (
 @dataclass(frozen=True)
 class Search:
     """What a search was asked: everything that decides its result, and nothing that does not. With the runtime `auto`
-    the fastest installed one is taken (`placing.settle`)."""
+    the fastest installed one is taken (`placing.settle`). `lesson` spells the training stage whose loss recipes that
+    train do so for; none for cross-entropy."""
 
     gates: Gates
     ladder: tuple[Step, ...] = LADDER
@@ -79,6 +81,10 @@ class Search:
     seed: int = 0
     discordance: float = 0.04
     subgroups: tuple[str, ...] = ()
+    lesson: str = ""
+
+    def __post_init__(self) -> None:
+        require_lesson(self.lesson, [recipe for step in self.ladder for recipe in step.recipes])
 
 
 @dataclass(frozen=True)
@@ -110,8 +116,10 @@ def make(work: Work, recipe: str, parent: Plan) -> Made:
     made = RECIPES.make(recipe)
     table = getattr(made, "table", None)
     read = digest_file(Path(table)) if table and Path(table).is_file() else ""
+    fit = work.context.fit
+    taught = fit.taught.values() if fit is not None and made.needs == "training" else ()
     asked = (recipe, read, parent.parent, work.fold.dataset, images, str(work.search.seed), work.search.target,
-             __version__)  # fmt: skip
+             __version__, *map(str, taught))  # fmt: skip
     key = digest_text(*asked)[:16]
     home = work.folder / "plans" / key
     done = home / "done.json"

@@ -30,6 +30,9 @@ Data = Annotated[Path, typer.Argument(help="Folder of class folders, CSV, .npz, 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout and nothing else.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
 Threads = Annotated[int, typer.Option(help="Threads of the runtime.")]
+Lesson = Annotated[
+    str, typer.Option(help="What recipes that train do so for: a stage, for example saliency:masked=0.5.")
+]
 Gates = Annotated[str, typer.Option(help="clinical, screening, or a gates.yaml.")]
 Replicates = Annotated[int, typer.Option(help="Bootstrap replicates.")]
 Discordance = Annotated[
@@ -195,6 +198,7 @@ def find(
     recipe: Annotated[
         list[str] | None, typer.Option(help="A candidate in place of the default ones, a step each; repeatable.")
     ] = None,
+    lesson: Lesson = "",
     out: Annotated[Path | None, typer.Option(help="Folder for files, report and bundle (RUN/find).")] = None,
     threads: Threads = 1,
     replicates: Replicates = 10_000,
@@ -220,6 +224,7 @@ def find(
         seed=seed,
         discordance=discordance,
         subgroups=tuple(subgroup or ()),
+        lesson=lesson,
     )
     folder = out or run / "find"
     dossier, report, bundle = search_run(run, data, search, folder, external=external,
@@ -264,6 +269,7 @@ def quantize(
         Path | None, typer.Option(help="The data the run was trained on, or images like it, for calibration.")
     ] = None,
     target: Annotated[str, typer.Option(help="What to write.")] = "onnx-cpu",
+    lesson: Lesson = "",
     out: Annotated[Path | None, typer.Option(help="Folder for the file (RUN/files).")] = None,
     split: Annotated[str, typer.Option(help="For .onnx files: DATA's split, as quantward train takes it.")] = "auto",
     seed: Seed = 0,
@@ -273,7 +279,7 @@ def quantize(
     from quantward.runs import quantize_run
 
     folder = out or (run.with_suffix("") if run.suffix else run) / "files"
-    variant = quantize_run(run, recipe, target, data, folder, split=split, told=told, seed=seed,
+    variant = quantize_run(run, recipe, target, data, folder, lesson=lesson, split=split, told=told, seed=seed,
                            tell=partial(typer.echo, err=True), track=_track(as_json))  # fmt: skip
     if as_json:
         _print_json(variant)

@@ -70,7 +70,7 @@ def find(
     power = sentence(len(fold.test), search.discordance, margin=margin_of(search.gates), n_groups=test_groups)
     tell(power)
     pixels = cached(dataset, parent.preprocess, track)
-    fit = lessons(dataset, pixels, fold, parent, seed=search.seed, track=track)
+    fit = lessons(dataset, pixels, fold, parent, lesson=search.lesson, seed=search.seed, track=track)
     context = calibration(pixels, fold, parent.preprocess, seed=search.seed, track=track, fit=fit,
                           folder=folder / "trained")  # fmt: skip
     work = Work(search, dataset, fold, pixels, folder, track, context)
@@ -112,6 +112,7 @@ def find(
             "settings": {
                 "runtime": search.runtime,
                 "runtimes": [*runtimes],
+                **({"lesson": search.lesson} if search.lesson else {}),
                 "target": search.target,
                 "threads": search.threads,
                 "replicates": search.replicates,

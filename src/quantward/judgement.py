@@ -117,7 +117,7 @@ def _audit(
         facts["agreement"], facts["agreement_images"] = exported.top1, exported.n
         facts["largest_logit_difference"] = exported.worst
     else:
-        path = made.plan / f"agreement.{variant.sha256[:16]}.json"
+        path = made.plan / f"agreement.{search.runtime.replace(':', '-')}.{variant.sha256[:16]}.json"
         if not path.exists():
             found = agreement(
                 open_session(simulated(made), "torch-float", search.threads),

@@ -60,7 +60,7 @@ def run_variant(
         rows = load_fold(run / "fold.json", dataset).test
     variant = open_variant(path, told, dataset.classes, tell)
     dataset = in_model_order(dataset, variant.classes)
-    session = open_session(variant, runtime or runtime_for(variant), threads)
+    session = open_session(variant, runtime or runtime_for(variant, path), threads)
     pixels = cached(dataset, variant.preprocess, track)
     return predictions_of(session, dataset, rows, pixels, variant.preprocess, variant.name, track)
 

@@ -33,7 +33,16 @@ from quantward.data import (
 from quantward.data import split as draw_fold
 from quantward.graph.files import load_plan, save_plan
 from quantward.incoming import NOTHING, Told, require_card, unnamed
-from quantward.workbench import RECIPES, cached, calibration, lessons, open_variant, plan_with, write_with
+from quantward.workbench import (
+    RECIPES,
+    cached,
+    calibration,
+    lessons,
+    open_variant,
+    plan_with,
+    require_lesson,
+    write_with,
+)
 
 SPLITS = ("auto", "published", "own")
 
@@ -174,6 +183,7 @@ def quantize_run(
     data: Path | None,
     out: Path,
     *,
+    lesson: str = "",
     seed: int = 0,
     split: str = "auto",
     told: Told = NOTHING,
@@ -183,10 +193,10 @@ def quantize_run(
     """Apply one recipe to a RUN's float Plan (`plan_run`), or to a float `.onnx` file (`plan_file`), and write one
     file. `split`, `told` and `tell` are for `.onnx` files."""
     if run.suffix.lower() == ".onnx":
-        plan = plan_file(run, recipe, data, seed=seed, split=split, told=told, tell=tell, track=track)
+        plan = plan_file(run, recipe, data, lesson=lesson, seed=seed, split=split, told=told, tell=tell, track=track)
     else:
         require_card(run, told)
-        plan = plan_run(run, recipe, data, seed=seed, track=track)
+        plan = plan_run(run, recipe, data, lesson=lesson, seed=seed, track=track)
     return write_with(target, plan, out)
 
 
@@ -195,6 +205,7 @@ def plan_file(
     recipe: str,
     data: Path | None,
     *,
+    lesson: str = "",
     seed: int = 0,
     split: str = "auto",
     told: Told = NOTHING,
@@ -208,6 +219,7 @@ def plan_file(
     """
     from quantward.graph.from_onnx import from_onnx
 
+    require_lesson(lesson, [recipe])
     made = RECIPES.make(recipe)
     if data is None and made.needs != "nothing":
         raise UsageError(f"Expected --data for {recipe!r}, which looks at images; got none. Name some like its own.")
@@ -226,7 +238,8 @@ def plan_file(
     if made.needs == "training":
         if not len(fold.train):
             raise UsageError(f"Expected a split of {data} for {recipe!r}, which trains; got none. Say --split own.")
-        context = replace(context, fit=lessons(dataset, pixels, fold, parent, seed=seed, track=track))
+        context = replace(context, fit=lessons(dataset, pixels, fold, parent, lesson=lesson, seed=seed,
+                                               track=track))  # fmt: skip
     return plan_with(recipe, parent, context)
 
 
@@ -242,11 +255,15 @@ def _roles(data: Path, split: str, seed: int, tell: Callable[[str], None], track
     return dataset, Fold(0, 1, seed, dataset.fingerprint, none, none, np.arange(len(dataset)), none, none)
 
 
-def plan_run(run: Path, recipe: str, data: Path | None, *, seed: int = 0, track: Track = silent) -> Plan:
+def plan_run(
+    run: Path, recipe: str, data: Path | None, *, lesson: str = "", seed: int = 0, track: Track = silent
+) -> Plan:
     """Apply one recipe to a RUN's float Plan. `data` is needed by recipes that look at images.
 
-    A recipe that trains keeps its state in RUN/trained: killed, it goes on there; done, its Plan is taken up again.
+    A recipe that trains keeps its state in RUN/trained: killed, it goes on there; done, its Plan is taken up again. It
+    trains for cross-entropy, or for the loss of the training stage that `lesson` spells.
     """
+    require_lesson(lesson, [recipe])
     made = RECIPES.make(recipe)
     if made.needs == "nothing":
         parent, context = load_plan(run / "plan"), Context(images=lambda n: iter(()), seed=seed, progress=track)
@@ -258,8 +275,9 @@ def plan_run(run: Path, recipe: str, data: Path | None, *, seed: int = 0, track:
         pixels = cached(opened.dataset, parent.preprocess, track)
         context = calibration(pixels, opened.fold, parent.preprocess, seed=seed, track=track)
         if made.needs == "training":
-            fit = lessons(opened.dataset, pixels, opened.fold, parent, seed=seed, track=track)
-            asked = (spelling(made), parent.parent, opened.fold.dataset, str(seed), __version__)
+            fit = lessons(opened.dataset, pixels, opened.fold, parent, lesson=lesson, seed=seed, track=track)
+            asked = (spelling(made), parent.parent, opened.fold.dataset, str(seed), __version__,
+                     *map(str, fit.taught.values()))  # fmt: skip
             folder = run / "trained" / digest_text(*asked)[:16]
             return _trained(recipe, parent, replace(context, fit=fit, folder=folder), folder)
     return plan_with(recipe, parent, context)

@@ -19,8 +19,8 @@ from quantward.core.contracts import Batch, Context, Session, Trained
 from quantward.core.errors import Refused, UsageError
 from quantward.core.preprocess import normalise
 from quantward.core.progress import Track, silent
-from quantward.core.registry import Registry
-from quantward.core.store import decode, digest_file, digest_folder, plain, read_json, write_json
+from quantward.core.registry import Registry, spelling
+from quantward.core.store import decode, digest_arrays, digest_file, digest_folder, plain, read_json, write_json
 from quantward.core.values import (
     Dataset,
     FloatArray,
@@ -135,7 +135,8 @@ def calibration(
 class Lessons:
     """The training that a recipe may ask for (`core.contracts.Fit`): on the fold's `train` images, stopped by `tune`.
 
-    Always in float32: half precision would round values that are rounded already, and not to the file's grid.
+    Always in float32: half precision would round values that are rounded already, and not to the file's grid. `asked`
+    spells the training stage whose loss is wanted; `name` is the dataset's.
     """
 
     pixels: ImageArray = field(repr=False)
@@ -145,11 +146,51 @@ class Lessons:
     preprocess: Preprocess
     seed: int = 0
     track: Track = silent
+    asked: str = ""
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        _ = self.taught  # what may not be taught is refused before anything trains
 
     @property
     def images(self) -> int:
         """How many images the weights see in an epoch."""
         return len(self.fold.train)
+
+    @property
+    def taught(self) -> Mapping[str, Any]:
+        """The lesson and what it depends on. Raises UsageError for one that is none, Refused for one with a teacher
+        that has seen this fold's test images."""
+        stage = self._stage()
+        return {} if stage is None else {"lesson": spelling(stage), **stage.depends(self._record())}
+
+    def lesson(self) -> Callable[[Any, Any], Mapping[str, Any]] | None:
+        """The loss of the stage that was `asked` for, new at each call; None for plain cross-entropy."""
+        stage = self._stage()
+        if stage is None:
+            return None
+        made: Callable[[Any, Any], Mapping[str, Any]] = stage.lesson(self._shown(), self._record())
+        return made
+
+    def _stage(self) -> Any:
+        from quantward.train.lesson import lesson_named
+
+        return lesson_named(self.asked) if self.asked else None
+
+    def _shown(self) -> Any:
+        from quantward.train import Images
+
+        return Images(self.pixels, np.asarray(self.labels), np.asarray(self.fold.train), np.asarray(self.fold.tune),
+                      self.classes, self.preprocess)  # fmt: skip
+
+    def _record(self) -> dict[str, Any]:
+        """Images and fold as a training stage records them: a teacher is held against that."""
+        fold = self.fold
+        roles = digest_arrays({"train": np.asarray(fold.train), "tune": np.asarray(fold.tune)})
+        return {
+            "dataset": {"name": self.name, "fingerprint": fold.dataset, "classes": self.classes},
+            "fold": {"number": fold.number, "of": fold.of, "seed": fold.seed, "roles": roles},
+        }
 
     def __call__(
         self,
@@ -166,31 +207,55 @@ class Lessons:
         arguments: Mapping[str, Any],
     ) -> Trained:
         """Train `net` in place by the one training loop."""
-        from quantward.train import Course, Images, fit
+        from quantward.train import Course, fit
         from quantward.train.augment import augment_named
 
-        images = Images(self.pixels, np.asarray(self.labels), np.asarray(self.fold.train), np.asarray(self.fold.tune),
-                        self.classes, self.preprocess)  # fmt: skip
+        images, stage = self._shown(), self._stage()
+        balance = stage is not None and stage.sampling == "balanced"
         return fit(
             net,
-            images.to_train(batch, augment_named(augment), self.seed),
+            images.to_train(batch, augment_named(augment), self.seed, balance=balance),
             images.to_tune(),
             Course(epochs=epochs, batch=batch, lr=lr, patience=patience, precision="32"),
             loss=loss,
             seed=self.seed,
             folder=folder,
-            arguments={**arguments, "augment": augment, "fold": self.fold.dataset},
+            arguments={**arguments, **self.taught, "augment": augment, "fold": self.fold.dataset},
             groups=groups,
             track=self.track,
         )
 
 
 def lessons(
-    dataset: Dataset, pixels: ImageArray, fold: Fold, parent: Plan, *, seed: int = 0, track: Track = silent
+    dataset: Dataset,
+    pixels: ImageArray,
+    fold: Fold,
+    parent: Plan,
+    *,
+    lesson: str = "",
+    seed: int = 0,
+    track: Track = silent,
 ) -> Lessons:
-    """What `calibration` lends as `fit` to recipes that train the float Plan `parent` further."""
+    """What `calibration` lends as `fit` to recipes that train the float Plan `parent` further; `lesson` spells the
+    training stage whose loss they train for, none for plain cross-entropy."""
     labels = np.asarray(in_model_order(dataset, parent.classes).labels)
-    return Lessons(pixels, labels, fold, parent.classes, parent.preprocess, seed, track)
+    return Lessons(pixels, labels, fold, parent.classes, parent.preprocess, seed, track, lesson, dataset.name)
+
+
+def require_lesson(lesson: str, recipes: Iterable[str]) -> None:
+    """Before any image is looked at: raises UsageError where a `lesson` is none, or no recipe would take it."""
+    if not lesson:
+        return
+    from quantward.train.lesson import lesson_named
+
+    lesson_named(lesson)
+    names = list(recipes)
+    if not any(RECIPES.make(name).needs == "training" for name in names):
+        able = [name for name in RECIPES.names() if RECIPES.get(name).needs == "training"]
+        raise UsageError(
+            f"Expected a recipe that trains with the lesson {lesson!r}; got {', '.join(names)}. "
+            f"Use {' or '.join(able)}, or leave --lesson out."
+        )
 
 
 def cached(dataset: Dataset, how: Preprocess, track: Track = silent) -> ImageArray:
@@ -288,12 +353,23 @@ def open_session(variant: Variant, runtime: str, threads: int) -> Session:
     return session
 
 
-def runtime_for(variant: Variant) -> str:
-    """The default runtime of a format: the first that is installed."""
+def runtime_for(variant: Variant, path: Path | None = None) -> str:
+    """The runtime on which the bundle at `path` was judged, where it is installed; else the first installed one that
+    reads the format."""
+    judged = None if path is None else judged_on(path)
+    if judged and RUNTIMES.make(judged).missing() is None:
+        return judged
     for name in ("onnxruntime", "torch-float", *RUNTIMES.names()):
         if variant.format in RUNTIMES.make(name).formats and RUNTIMES.make(name).missing() is None:
             return name
     raise UsageError(f"Expected a runtime for {variant.format} files; none is installed. Install one.")
+
+
+def judged_on(bundle: Path) -> str | None:
+    """The runtime that a bundle's manifest names; None for anything that is no bundle."""
+    manifest = bundle / "manifest.json"
+    data = read_json(manifest) if bundle.is_dir() and manifest.exists() else None
+    return str(data["runtime"]) if isinstance(data, dict) and data.get("runtime") else None
 
 
 def whole(dataset: Dataset) -> IntArray:

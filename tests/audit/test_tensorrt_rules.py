@@ -23,13 +23,16 @@ class Sketch:
 
     def __init__(self) -> None:
         draw = np.random.default_rng(0)
-        self.opset, self.constants = 17, {
-            "step": np.float32(0.02),
-            "zero": np.int8(0),
-            "weight": draw.integers(-127, 128, (4, 4, 3, 3)).astype(np.int8),
-            "weight-step": draw.uniform(0.001, 0.01, 4).astype(np.float32),
-            "bias": draw.normal(size=4).astype(np.float32),
-        }
+        self.opset, self.constants = (
+            17,
+            {
+                "step": np.float32(0.02),
+                "zero": np.int8(0),
+                "weight": draw.integers(-127, 128, (4, 4, 3, 3)).astype(np.int8),
+                "weight-step": draw.uniform(0.001, 0.01, 4).astype(np.float32),
+                "bias": draw.normal(size=4).astype(np.float32),
+            },
+        )
         self.nodes: list[tuple[str, list[str], str, dict[str, Any]]] = [
             ("QuantizeLinear", ["x", "step", "zero"], "q", {}),
             ("DequantizeLinear", ["q", "step", "zero"], "d", {}),

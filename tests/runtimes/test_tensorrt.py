@@ -299,9 +299,7 @@ def test_another_file_gets_an_engine_of_its_own_and_reuses_the_timings(world: Wo
     assert world.cache == b"timings"
 
 
-def test_an_engine_that_the_library_no_longer_reads_is_built_anew(
-    world: World, variant: Variant, images: Any
-) -> None:
+def test_an_engine_that_the_library_no_longer_reads_is_built_anew(world: World, variant: Variant, images: Any) -> None:
     engine_path(variant, 32, "10.3.0", "Orin (nvgpu)-sm87").write_bytes(b"of another time")
     session = Tensorrt().open(variant)
     assert world.calls.count("build") == 1

@@ -54,9 +54,7 @@ def test_files_break_no_rule_and_agree_with_the_simulation(
 
 
 @pytest.mark.parametrize("recipe", [SIGNED, "fp32"])
-def test_a_transformer_agrees_too(
-    recipe: str, small_transformer: Plan, images: Batch, tmp_path: Path
-) -> None:
+def test_a_transformer_agrees_too(recipe: str, small_transformer: Plan, images: Batch, tmp_path: Path) -> None:
     from quantward.core.contracts import Context
     from quantward.core.registry import Registry
 
@@ -69,9 +67,7 @@ def test_a_transformer_agrees_too(
     assert np.abs(got - wanted).mean() <= 0.005 * np.ptp(wanted)
 
 
-def test_biases_are_floats_and_weights_int8_a_scale_a_channel(
-    planned: Callable[[str], Plan], tmp_path: Path
-) -> None:
+def test_biases_are_floats_and_weights_int8_a_scale_a_channel(planned: Callable[[str], Plan], tmp_path: Path) -> None:
     model = onnx.load(OnnxTensorrt().write(planned(SIGNED), tmp_path).path)
     held = {tensor.name: tensor for tensor in model.graph.initializer}
     assert held["stem.weight:int8"].data_type == TensorProto.INT8

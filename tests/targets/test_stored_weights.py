@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,10 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
-from quantward.core.values import QuantSpec
+from quantward.core.contracts import Batch, Context
+from quantward.core.registry import Registry
+from quantward.core.values import Node, Plan, QuantSpec
 from quantward.graph.stored import stored_weight
+from quantward.runtimes.onnxruntime import Onnxruntime
 from quantward.targets._draft import Draft
+from quantward.targets._qdq import _finish
 from quantward.targets._weights import _digits, _folded, four_bits
+from quantward.targets.onnx_cpu import OnnxCpu
 
 
 def run(draft: Draft, name: str) -> np.ndarray:  # type: ignore[type-arg]
@@ -66,3 +72,39 @@ def test_weights_read_back_in_float_are_what_the_plan_says(
     assert np.array_equal(run(draft, _folded(draft, "w", weight, spec)), stored_weight(weight, spec))
     scale = draft.initializers["w:scale"].data_type
     assert scale == (onnx.TensorProto.FLOAT if block is None else onnx.TensorProto.FLOAT16)
+
+
+@pytest.mark.parametrize("recipe", ["fp16", "int4-weights:keep=head"])
+def test_a_weight_without_a_dot_in_its_name_is_stored_once(
+    recipe: str, small_plan: Plan, context: Context, images: Batch, tmp_path: Path
+) -> None:
+    """`cls_token`: what reads a stored weight back has its name, so nothing else in the file may."""
+    pytest.importorskip("torch")
+    first = small_plan.program[1]
+    added = Node("shifted", "aten.add.Tensor", ({"node": "input"}, {"weight": "shift"}))
+    reads = replace(first, args=({"node": "shifted"}, *first.args[1:]))
+    shift = np.linspace(-1, 1, 3, dtype=np.float32).reshape(1, 3, 1, 1)
+    plan = replace(
+        small_plan,
+        program=(small_plan.program[0], added, reads, *small_plan.program[2:]),
+        weights={**small_plan.weights, "shift": shift},
+    )
+    made = Registry("recipe", "quantward.quantize.recipes").make(recipe).plan(plan, context)
+    variant = OnnxCpu().write(made, tmp_path)
+    onnx.checker.check_model(onnx.load(str(variant.path)), full_check=True)
+    with_shift = Onnxruntime().open(variant, 1)(images)
+    without = Onnxruntime().open(OnnxCpu().write(small_plan, tmp_path), 1)(images + shift)
+    assert np.mean(np.abs(with_shift - without)) < 0.05 * np.ptp(without)
+
+
+def test_a_stored_tensor_whose_name_is_made_is_left_out() -> None:
+    """ONNX wants one source for each name."""
+    draft = Draft()
+    draft.constant("token", np.ones(3, np.float32))
+    draft.constant("token:float16", np.ones(3, np.float16))
+    draft.add("Cast", ["token:float16"], "token", to=onnx.TensorProto.FLOAT)
+    draft.add("Add", ["input", "token"], "logits")
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", 3]) for name in ("input", "logits")]
+    given = helper.make_model(helper.make_graph([], "given", ends[:1], ends[1:]))
+    made = _finish(draft, given)
+    assert [tensor.name for tensor in made.graph.initializer] == ["token:float16"]

@@ -36,10 +36,20 @@ class Fit(Protocol):
     `loss(net, batch)` gives the terms of the loss by name, for a batch with `inputs` and `labels`. `groups` are
     parameter groups as torch knows them, where `share` scales the rate. With a `folder` a killed training goes on from
     there; `arguments` name whatever else its result depends on. `images` is how many there are for weights.
+
+    `lesson()` is a new loss of this form, for labels and whatever else the person wants to be learned; None where that
+    is plain cross-entropy. It first calls the net with the batch's own inputs, says how often it does so in a step
+    where that is not once (`passes`), and is a torch module where it remembers something. `taught` is its record: how
+    it is spelled (`lesson`) and what it depends on; empty where there is none.
     """
 
     @property
     def images(self) -> int: ...
+
+    @property
+    def taught(self) -> Mapping[str, Any]: ...
+
+    def lesson(self) -> Callable[[Any, Any], Mapping[str, Any]] | None: ...
 
     def __call__(
         self,

@@ -1,7 +1,7 @@
 """A Plan's program as ONNX with the markers of `graph.to_onnx`, written step by step: no torch, and milliseconds.
 
-Knows the operators that networks read from ONNX files consist of, and those of traced convolutional networks. So a
-float file becomes a smaller file in the base install and the onnx package, which is all that a clinic's computer has.
+One table says how each operator is written (`_onnx_emitters`), whether torch traced it or an ONNX file held it. So one
+Plan becomes one file, whatever is installed, and every file has the operators that runtimes fuse.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from onnx import TensorProto, helper
 from quantward.core.errors import Unsupported
 from quantward.core.values import Plan
 from quantward.graph._onnx_emitters import EMITTERS
-from quantward.graph._onnx_writing import DOMAIN, Writing
+from quantward.graph._onnx_writing import DOMAIN, OPSET, Writing
 
 __all__ = ["DOMAIN", "OPSET", "ORIGIN", "emit", "emits"]
 
-OPSET = 21
 ORIGIN = "onnx"
 """The note by which a Plan is known to come from an ONNX file; it holds the file's name."""
 
@@ -28,32 +27,46 @@ def emits(plan: Plan) -> bool:
 
 def emit(plan: Plan) -> onnx.ModelProto:
     """The float program as ONNX with `quantward::Tap(name=...)` after every weight (`weight:NAME`), after every step
-    (`output:NAME`) and before every layer (`input:NAME`); input `input` (batch, 3, size, size), output `logits`.
+    that makes floats (`output:NAME`) and before every layer (`input:NAME`); input `input` (batch, 3, size, size),
+    output `logits` (batch, classes).
 
-    Behind a marker the weights are the Plan's own. Raises Unsupported, by name, for an operator that is not known.
+    Behind a marker the weights are the Plan's own. Raises Unsupported, by name, for an operator that is not known or
+    is used as no ONNX operator can be.
     """
-    work = Writing(plan)
+    try:
+        return _written(Writing(plan))
+    except ValueError as error:
+        try:  # files that take one image only have that 1 in their reshapes
+            return _written(Writing(plan, images=1))
+        except ValueError:
+            first = str(error).strip().partition("\n")[0]
+            raise Unsupported(
+                f"Expected steps whose shapes fit each other; got {first}. Capture or read the network again."
+            ) from None
+
+
+def _written(work: Writing) -> onnx.ModelProto:
+    plan, side = work.plan, work.plan.preprocess.size
     for node in plan.program:
         if node.op == "output":
             break
         if node.op == "input":
-            work.values["input"], work.ranks["input"] = work.tap("input", "output:input"), 4
+            work.kinds["input"], work.shapes["input"] = TensorProto.FLOAT, (work.images, 3, side, side)
+            work.values["input"] = work.tap("input", "output:input")
             continue
         if node.op not in EMITTERS:
             raise Unsupported(
-                f"Expected operators that can be written without torch; got {node.op} ({node.name!r}). "
-                "Run: pip install 'quantward[train]'."
+                f"Expected operators that can be written as ONNX; got {node.op} ({node.name!r}). "
+                "Choose another architecture, or report this one."
             )
         made = EMITTERS[node.op](work, node)
-        if made in work.sizes:
-            work.values[node.name] = made
-            continue
-        work.values[node.name] = work.tap(made, f"output:{node.name}")
+        if made is not None:
+            floats = work.kinds[made] == TensorProto.FLOAT
+            work.values[node.name] = work.tap(made, f"output:{node.name}") if floats else made
     last = work.values[plan.program[-1].args[0]["node"]]
-    for made_node in work.nodes:  # the marker's own output takes the name, as the exporter gives it
-        made_node.output[:] = ["logits" if name == last else name for name in made_node.output]
-        made_node.input[:] = ["logits" if name == last else name for name in made_node.input]
-    side = plan.preprocess.size
+    for step in work.nodes:  # the marker's own output takes the name of the file's
+        step.output[:] = ["logits" if name == last else name for name in step.output]
+        step.input[:] = ["logits" if name == last else name for name in step.input]
     graph = helper.make_graph(
         work.nodes,
         "quantward",
@@ -61,5 +74,4 @@ def emit(plan: Plan) -> onnx.ModelProto:
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", len(plan.classes)])],
         work.arrays,
     )
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
-    return helper.make_model(graph, opset_imports=opsets)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)])

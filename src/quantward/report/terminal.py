@@ -211,8 +211,10 @@ def _speed_table(costs: Sequence[Efficiency], room: bool) -> Table:
             "\n".join(milliseconds(x.p50) + ("" if x.reliable else "*") for x in lines) or ABSENT,
             "\n".join(milliseconds(x.p90) for x in lines) or ABSENT,
             "\n".join(milliseconds(x.p99) for x in lines) or ABSENT,
-            *("\n".join(ratio(found[x.batch]) if x.batch in found else "" for x in lines)
-              for found in factors[: len(gains)]),
+            *(
+                "\n".join(ratio(found[x.batch]) if x.batch in found else "" for x in lines)
+                for found in factors[: len(gains)]
+            ),
             ABSENT if cost.throughput is None else number(cost.throughput, 0),
         )
     return table

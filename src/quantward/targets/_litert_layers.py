@@ -27,7 +27,6 @@ TAPS = 25
 """Weights of a depthwise filter up to which XNNPACK has a kernel for it."""
 
 
-
 @dataclass(frozen=True)
 class Layer:
     """One convolution or linear layer of the Plan: its weights, and the grid that its output shall have."""

@@ -142,19 +142,15 @@ def _transpose_weights(draft: Draft) -> None:
 
 
 def _finish(draft: Draft, model: onnx.ModelProto) -> onnx.ModelProto:
-    """Drop what nothing reads and every note of the exporter (its metadata can outweigh an INT8 network)."""
+    """Drop what nothing reads; a name belongs to one tensor, stored or made."""
     needed = {output.name for output in model.graph.output}
     kept: list[onnx.NodeProto] = []
     for node in reversed(draft.nodes):
         if needed & set(node.output):
             needed |= set(node.input)
             kept.append(node)
-    for node in kept:
-        del node.metadata_props[:]
-        node.doc_string = ""
-    initializers = [tensor for name, tensor in draft.initializers.items() if name in needed]
-    for tensor in initializers:
-        del tensor.metadata_props[:]
+    made = {name for node in kept for name in node.output}  # a weight may lie under the name that it is read back by
+    initializers = [tensor for name, tensor in draft.initializers.items() if name in needed - made]
     shapes = {value.name: value for value in (*model.graph.input, *model.graph.output)}
     graph = helper.make_graph(
         kept[::-1],

@@ -51,9 +51,7 @@ def read_by(plan: Plan, layer: Node) -> QuantSpec | None:
     return plan.tensors.get(input_key(layer.name), plan.tensors.get(layer.args[0]["node"]))
 
 
-def put_weight(
-    draft: Draft, plan: Plan, output: str, name: str, layer: Node | None, dialect: Dialect = CPU
-) -> None:
+def put_weight(draft: Draft, plan: Plan, output: str, name: str, layer: Node | None, dialect: Dialect = CPU) -> None:
     """A marker on a weight becomes an initializer in its stored form, then what reads it back; `layer` is the one that
     multiplies it as integers, if one does."""
     array, spec = plan.weights[name], plan.tensors.get(name)

@@ -41,7 +41,7 @@ class Litert:
                 "Run: pip install 'quantward[litert]'."
             ) from None
         from quantward.targets._litert_file import Grid
-        from quantward.targets.onnx_cpu import file_stem
+        from quantward.targets._names import file_stem
 
         started = time.perf_counter()
         spec = self._logits(plan)

@@ -3,7 +3,6 @@ OpenVINO fuse into integer kernels."""
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,9 @@ from pathlib import Path
 import onnx
 
 from quantward.core.errors import Unsupported
-from quantward.core.store import atomic, digest_file, digest_text
+from quantward.core.store import atomic, digest_file
 from quantward.core.values import Plan, Variant
+from quantward.targets._names import file_stem
 from quantward.targets._qdq import write_qdq
 
 
@@ -51,14 +51,3 @@ class OnnxCpu:
             max_batch=1 if any(spec.dynamic for spec in plan.tensors.values()) else None,
             target="onnx-cpu",
         )
-
-
-def file_stem(recipe: str) -> str:
-    """A file name for a recipe's spelling: its words, with a short digest where letters had to be left out.
-
-    >>> file_stem("int8-static:calibrator=max,samples=100"), file_stem("fp16")
-    ('int8-static.calibrator-max.samples-100', 'fp16')
-    """
-    kept = re.sub(r"[:,]", ".", recipe).replace("=", "-")
-    plain = re.sub(r"[^A-Za-z0-9._-]", "", kept)[:80]
-    return plain if plain == kept else f"{plain}.{digest_text(recipe)[:8]}"

@@ -20,10 +20,10 @@ from quantward.core.values import Node, Plan, QuantSpec, Variant
 from quantward.graph.to_onnx import OPSET
 from quantward.graph.walk import LINEAR, layers, weight_of
 from quantward.targets._dialect import TENSORRT
+from quantward.targets._names import file_stem
 from quantward.targets._opset import oldest
 from quantward.targets._qdq import write_qdq
 from quantward.targets._weights import multiplied_as_integers, read_by
-from quantward.targets.onnx_cpu import file_stem
 
 BLOCKS = (64, 128)
 """Block lengths of TensorRT's INT4 weights ("Quantization schemes", TensorRT 10 and 11)."""

@@ -17,7 +17,7 @@ from quantward.core.store import digest_file
 from quantward.core.values import Node, Plan, QuantSpec, Variant
 from quantward.graph.archive import write_archive
 from quantward.graph.walk import input_key, layers, weight_of
-from quantward.targets.onnx_cpu import file_stem
+from quantward.targets._names import file_stem
 
 NARROWEST = 7
 """Fewest bits of a weight: 7 is what processors without VNNI need; below, torch has no kernel that gains from it."""

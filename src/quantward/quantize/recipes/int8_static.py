@@ -23,7 +23,7 @@ class Int8Static(Static):
     whose 8-bit products saturate (those without VNNI); `placement=readers` stores only what integer kernels read, which
     OpenVINO runs fastest and ONNX Runtime slowest; `signed` puts activations on signed grids around 0, which the
     target onnx-tensorrt needs; `keep` leaves matching layers in float. The naive baseline of most toolkits is
-    `int8-static:calibrator=max,equalise=0,correct=false`.
+    `int8-static:calibrator=max,equalise=0,correct=false,per_channel=false`.
     """
 
     needs: ClassVar[Literal["images"]] = "images"

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 
 from quantward.core.contracts import Context, Fit, Trained
 from quantward.core.errors import UsageError
@@ -20,6 +17,7 @@ from quantward.core.values import Plan
 from quantward.graph.network import Network
 from quantward.quantize._learned import Learned, Method
 from quantward.quantize._norm import live_norms
+from quantward.quantize._objective import Lesson, Objective, passes, plain
 from quantward.quantize._patterns import kept_layers
 from quantward.quantize._static import Bits, Static, static_plan, uniform
 
@@ -90,18 +88,25 @@ class Qat(Static):
                 f"Expected images to train on for {spelling(self)!r}; got none. "
                 "Quantize the run itself and name its data, as in quantward quantize RUN --data DATA."
             )
+        if fit.taught and self.distill == 1:
+            raise UsageError(
+                f"Expected distill below 1 with the lesson {fit.taught['lesson']!r}, which has the rest of the loss; "
+                "got 1. Choose a smaller share, or leave --lesson out."
+            )
+        name = " + ".join([spelling(self), *([fit.taught["lesson"]] if fit.taught else ())])
         kept, teacher = kept_layers(parent.program, self.keep), Network(parent).eval().requires_grad_(False)
         begin, how, told = parent, self, []
         for bits in self._way():
-            start = static_plan(begin, context, self._table(parent, bits, kept), how._calibrated(bits), spelling(self))
-            net = self._network(start, bits, fit, context)
-            history = self._train(net, teacher, bits, fit, context, parent)
+            start = static_plan(begin, context, self._table(parent, bits, kept), how._calibrated(bits), name)
+            lesson: Lesson = fit.lesson() or plain
+            net = self._network(start, bits, fit.images, passes(lesson), context)
+            history = self._train(net, self._objective(lesson, teacher, net), bits, fit, context, parent)
             told.append(_stage(bits, history))
             begin = net.latent()
             begin = replace(begin, parent=digest_arrays(begin.weights))
             how = replace(how, equalise=0.0)
-        notes = {**start.notes, "training": {"method": self.method, "stages": told, "scales": _scales(net)}}
-        return replace(net.settled(), recipe=spelling(self), parent=parent.parent, notes=notes)
+        training = {"method": self.method, **fit.taught, "stages": told, "scales": _scales(net)}
+        return replace(net.settled(), parent=parent.parent, notes={**start.notes, "training": training})
 
     def _way(self) -> Iterator[Bits]:
         if self.via is not None:
@@ -122,10 +127,15 @@ class Qat(Static):
         """How the start is calibrated: a live normalisation corrects means itself, and would see them twice."""
         return replace(self, correct=self.correct and not self._live(bits))
 
-    def _network(self, start: Plan, bits: Bits, fit: Fit, context: Context) -> Learned:
+    def _network(self, start: Plan, bits: Bits, images: int, passes: int, context: Context) -> Learned:
         norms = live_norms(start, context.images(self.samples)) if self._live(bits) else {}
-        steps = self.epochs * -(-fit.images // self.batch)
-        return Learned(start, self.method, norms, round(self.freeze * steps))
+        steps = self.epochs * -(-images // self.batch)
+        return Learned(start, self.method, norms, passes * round(self.freeze * steps))
+
+    def _objective(self, lesson: Lesson, teacher: Network, net: Learned) -> Objective:
+        clipped = net if self.method == "pact" else None
+        return Objective(lesson, teacher, distill=self.distill, temperature=self.temperature, clipped=clipped,
+                         clip_decay=self.clip_decay)  # fmt: skip
 
     def _rate(self, bits: Bits) -> float:
         if self.lr is not None:
@@ -133,44 +143,26 @@ class Qat(Static):
         fewest = min(bits.weights, bits.activations)
         return 1e-4 if fewest >= 8 else 3e-4 if fewest >= 4 else 1e-3
 
-    def _train(self, net: Learned, teacher: Network, bits: Bits, fit: Fit, context: Context, parent: Plan) -> Trained:
+    def _train(self, net: Learned, loss: Objective, bits: Bits, fit: Fit, context: Context, parent: Plan) -> Trained:
         name, stage = spelling(self), f"w{bits.weights}a{bits.activations}"
+        folder = context.folder and home(context.folder, name, parent, context.seed, fit.taught) / stage
         return fit(
             net,
-            self._loss(net, teacher),
+            loss,
             groups=net.parameter_groups(self.scale_rate),
             epochs=self.epochs,
             batch=self.batch,
             lr=self._rate(bits),
             patience=self.patience,
             augment=self.augment,
-            folder=None if context.folder is None else home(context.folder, name, parent, context.seed) / stage,
+            folder=folder,
             arguments={"recipe": name, "stage": stage, "parent": parent.parent},
         )
 
-    def _loss(self, net: Learned, teacher: Network) -> Callable[[Any, Any], Mapping[str, Tensor]]:
-        """(1 - d) cross-entropy + d T^2 KL(teacher at T || student at T) (Hinton et al., 2015), and for PACT
-        `clip_decay` / 2 times the sum of alpha^2 over all activations (Choi et al., 2018, section 3)."""
 
-        def loss(forward: Any, batch: Any) -> Mapping[str, Tensor]:
-            logits, terms = forward(batch.inputs).float(), {}
-            if self.distill < 1:
-                terms["loss"] = (1 - self.distill) * cross_entropy(logits, batch.labels)
-            if self.distill > 0:
-                with torch.no_grad():
-                    wanted = softmax(teacher.to(batch.inputs.device)(batch.inputs) / self.temperature, 1)
-                said = log_softmax(logits / self.temperature, 1)
-                terms["distill"] = self.distill * self.temperature**2 * kl_div(said, wanted, reduction="batchmean")
-            if self.method == "pact" and self.clip_decay > 0:
-                terms["clip"] = 0.5 * self.clip_decay * net.tops().square().sum()
-            return terms
-
-        return loss
-
-
-def home(folder: Path, recipe: str, parent: Plan, seed: int) -> Path:
-    """Where one training of one parent keeps its state, so that recipes can share a folder."""
-    return folder / digest_text(recipe, parent.parent, str(seed))[:16]
+def home(folder: Path, recipe: str, parent: Plan, seed: int, taught: Mapping[str, Any]) -> Path:
+    """Where one training of one parent keeps its state, so that recipes and lessons can share a folder."""
+    return folder / digest_text(recipe, parent.parent, str(seed), *map(str, taught.values()))[:16]
 
 
 def _stage(bits: Bits, history: Trained) -> dict[str, Any]:
