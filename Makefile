@@ -12,7 +12,7 @@ demo: $(STAMP)
 	$(BIN)/quantward demo --out demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 check: lint types test
 
