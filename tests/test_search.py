@@ -131,6 +131,13 @@ def test_candidate_that_cannot_be_made_is_a_row_with_its_reason(dossier: Dossier
     assert failed.failure.startswith("Expected keep=nothing* to name a layer")
 
 
+def test_the_page_says_which_runtime_was_taken(dossier: Dossier, tmp_path: Path) -> None:
+    settings = {**dossier.provenance["settings"], "runtime_choice": "Fastest runtime here: openvino, 3.00 ms an image."}
+    told = replace(dossier, provenance={**dossier.provenance, "settings": settings})
+    assert "Fastest runtime here: openvino" in write_report(told, tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "Fastest runtime" not in write_report(dossier, tmp_path / "b.html").read_text(encoding="utf-8")
+
+
 def test_default_ladder_goes_from_half_precision_to_four_bits() -> None:
     from quantward.candidates import LADDER
     from quantward.core.registry import spelling

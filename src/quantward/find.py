@@ -112,6 +112,7 @@ def find(
             "settings": {
                 "runtime": search.runtime,
                 "runtimes": [*runtimes],
+                "runtime_choice": fastest(runtimes) if len(runtimes) > 1 else "",
                 **({"lesson": search.lesson} if search.lesson else {}),
                 "target": search.target,
                 "threads": search.threads,
