@@ -200,6 +200,4 @@ def same_order(sheet: Sheet, values: Sequence[Value]) -> list[Value]:
 
 def refuse(expected: str, got: str, name: str) -> Unsupported:
     """The error for a step that has no counterpart."""
-    return Unsupported(
-        f"Expected {expected} for litert; {name!r} has {got}. Use another target or recipe."
-    )
+    return Unsupported(f"Expected {expected} for litert; {name!r} has {got}. Use another target or recipe.")
