@@ -175,6 +175,7 @@ def test_a_paused_process_stands_still(tmp_path: Path) -> None:
 
 PARENT = """
 import sys, threading, time
+import numpy as np
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from shaky_world import file
@@ -191,7 +192,7 @@ def test_children_die_with_their_parent(end: signal.Signals, private: bool, tmp_
     code = PARENT.format(
         tests=str(Path(__file__).resolve().parents[1]), folder=str(tmp_path), call="" if private else "hang",
         private=private, then="session.pause()" if private else "",
-        last="time.sleep(600)" if private else "import numpy as np; session(np.zeros((1, 3, 8, 8), np.float32))",
+        last="time.sleep(600)" if private else "session(np.zeros((1, 3, 8, 8), np.float32))",
     )  # fmt: skip
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                               text=True)  # fmt: skip

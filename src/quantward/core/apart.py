@@ -271,11 +271,21 @@ def _process(runtime: str, added: Mapping[str, str], limit: float, private: bool
     environment = _environment(added)
     start = time.perf_counter()
     while not private and (taken := _take(_library(runtime), environment)) is not None:
-        if taken.owner == os.getpid() and taken.child.poll() is None:
+        if taken.owner == os.getpid() and _lives(taken, runtime, limit):
             return taken, 0.0
     made = Process(environment, private=private)
     made.ask("ready", runtime, limit)
     return made, time.perf_counter() - start
+
+
+def _lives(process: Process, runtime: str, limit: float) -> bool:
+    """Whether a kept process still answers: one that was killed a moment ago may not be known as dead yet."""
+    try:
+        process.ask("peak", runtime, limit)
+    except Broken:
+        process.kill()
+        return False
+    return True
 
 
 def _take(library: str, environment: Mapping[str, str]) -> Process | None:
