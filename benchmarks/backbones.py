@@ -136,7 +136,12 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for arch, found in results.items():
         for row in found.rows:
-            print(line(arch, row))
+            if row.latency:
+                print(line(arch, row))
+    for reason in sorted(
+        {f"`{row.runtime}`: {row.failure}" for found in results.values() for row in found.rows if row.failure}
+    ):
+        print(f"\nNot timed: {reason}")
     print("\n| backbone | fastest INT8 here | x eager FP32 | the paper's Table 4 |\n|---|---|---|---|")
     for arch, found in results.items():
         if (top := best(found.rows)) is not None:
