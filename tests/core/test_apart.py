@@ -174,9 +174,10 @@ def test_a_paused_process_stands_still(tmp_path: Path) -> None:
 
 
 PARENT = """
-import sys, threading, time
+import signal, sys, threading, time
 import numpy as np
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits that it is ignored
 sys.path.insert(0, {tests!r})
 from shaky_world import file
 from quantward.core.apart import Apart
