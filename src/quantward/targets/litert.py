@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from quantward.core.errors import Unsupported
-from quantward.core.store import atomic, digest_file
+from quantward.core.store import atomic
 from quantward.core.values import Plan, QuantSpec, Variant
 from quantward.graph.walk import inputs_of
+from quantward.targets._variant import described
 
 MARGIN = 0.05
 """Share of the observed range by which the grid of the logits is wider on both sides: a logit cut off is a tie."""
@@ -49,21 +50,7 @@ class Litert:
         path = folder / f"{file_stem(plan.recipe)}.tflite"
         with atomic(path) as temporary:
             temporary.write_bytes(data)
-        return Variant(
-            name=plan.recipe,
-            format=self.format,
-            path=path,
-            sha256=digest_file(path),
-            bytes=path.stat().st_size,
-            recipe=plan.recipe,
-            parent=plan.parent,
-            preprocess=plan.preprocess,
-            classes=plan.classes,
-            seconds=time.perf_counter() - started,
-            target="litert",
-            batch=1,
-            layout="NHWC",
-        )
+        return described(plan, "litert", self.format, path, started, batch=1, layout="NHWC")
 
     def _logits(self, plan: Plan) -> QuantSpec | None:
         """The spec of the logits, None where they stay in float."""

@@ -10,10 +10,11 @@ from pathlib import Path
 import onnx
 
 from quantward.core.errors import Unsupported
-from quantward.core.store import atomic, digest_file
+from quantward.core.store import atomic
 from quantward.core.values import Plan, Variant
 from quantward.targets._names import file_stem
 from quantward.targets._qdq import write_qdq
+from quantward.targets._variant import described, one_image
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,4 @@ class OnnxCpu:
         path = folder / f"{file_stem(plan.recipe)}.onnx"
         with atomic(path) as temporary:
             onnx.save(model, str(temporary))
-        return Variant(
-            name=plan.recipe,
-            format=self.format,
-            path=path,
-            sha256=digest_file(path),
-            bytes=path.stat().st_size,
-            recipe=plan.recipe,
-            parent=plan.parent,
-            preprocess=plan.preprocess,
-            classes=plan.classes,
-            seconds=time.perf_counter() - started,
-            max_batch=1 if any(spec.dynamic for spec in plan.tensors.values()) else None,
-            target="onnx-cpu",
-        )
+        return described(plan, "onnx-cpu", self.format, path, started, max_batch=one_image(plan))

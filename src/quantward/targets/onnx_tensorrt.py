@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 
 from quantward.core.errors import Unsupported, UsageError
-from quantward.core.store import atomic, digest_file
+from quantward.core.store import atomic
 from quantward.core.values import Node, Plan, QuantSpec, Variant
 from quantward.graph.to_onnx import OPSET
 from quantward.graph.walk import LINEAR, layers, weight_of
@@ -23,6 +23,7 @@ from quantward.targets._dialect import TENSORRT
 from quantward.targets._names import file_stem
 from quantward.targets._opset import oldest
 from quantward.targets._qdq import write_qdq
+from quantward.targets._variant import described
 from quantward.targets._weights import multiplied_as_integers, read_by
 
 BLOCKS = (64, 128)
@@ -58,19 +59,7 @@ class OnnxTensorrt:
         path = folder / f"{file_stem(plan.recipe)}.tensorrt.onnx"
         with atomic(path) as temporary:
             onnx.save(model, str(temporary))
-        return Variant(
-            name=plan.recipe,
-            format=self.format,
-            path=path,
-            sha256=digest_file(path),
-            bytes=path.stat().st_size,
-            recipe=plan.recipe,
-            parent=plan.parent,
-            preprocess=plan.preprocess,
-            classes=plan.classes,
-            seconds=time.perf_counter() - started,
-            target="onnx-tensorrt",
-        )
+        return described(plan, "onnx-tensorrt", self.format, path, started)
 
 
 def refuse(plan: Plan) -> None:

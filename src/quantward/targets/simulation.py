@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantward.core.store import digest_folder
 from quantward.core.values import Plan, Variant
 from quantward.graph.files import save_plan
+from quantward.targets._variant import described
 
 
 @dataclass(frozen=True)
@@ -21,16 +21,4 @@ class Simulation:
         """Save the Plan into `folder`."""
         started = time.perf_counter()
         save_plan(plan, folder)
-        return Variant(
-            name=plan.recipe,
-            format=self.format,
-            path=folder,
-            sha256=digest_folder(folder),
-            bytes=sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()),
-            recipe=plan.recipe,
-            parent=plan.parent,
-            preprocess=plan.preprocess,
-            classes=plan.classes,
-            seconds=time.perf_counter() - started,
-            target="simulation",
-        )
+        return described(plan, "simulation", self.format, folder, started)

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from quantward.core.errors import Unsupported
-from quantward.core.store import digest_file
 from quantward.core.values import Node, Plan, QuantSpec, Variant
 from quantward.graph.archive import write_archive
 from quantward.graph.walk import input_key, layers, weight_of
 from quantward.targets._names import file_stem
+from quantward.targets._variant import described, one_image
 
 NARROWEST = 7
 """Fewest bits of a weight: 7 is what processors without VNNI need; below, torch has no kernel that gains from it."""
@@ -43,20 +43,7 @@ class TorchInt8:
         _check(plan)
         path = folder / f"{file_stem(plan.recipe)}.qtorch"
         write_archive(plan, path)
-        return Variant(
-            name=plan.recipe,
-            format=self.format,
-            path=path,
-            sha256=digest_file(path),
-            bytes=path.stat().st_size,
-            recipe=plan.recipe,
-            parent=plan.parent,
-            preprocess=plan.preprocess,
-            classes=plan.classes,
-            seconds=time.perf_counter() - started,
-            max_batch=1 if any(spec.dynamic for spec in plan.tensors.values()) else None,
-            target="torch-int8",
-        )
+        return described(plan, "torch-int8", self.format, path, started, max_batch=one_image(plan))
 
 
 def _check(plan: Plan) -> None:
