@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from quantward.core.errors import Refused, UsageError
 from quantward.core.values import IntArray
 from quantward.train.augment import augment_named
 from quantward.train.batches import Batches, Images
-from quantward.train.losses import Criterion, criterion
+from quantward.train.losses import Criterion, Loss, classify, criterion
 from quantward.train.presets import Preset
 
 
@@ -46,6 +47,14 @@ class Supervision:
         """What judges logits, weighed by the classes of the training images."""
         weights = balanced(images.labels[images.train], images.classes) if self.class_weights == "balanced" else None
         return criterion(self.smoothing, weights, self.focal)
+
+    def lesson(self, images: Images, arguments: Mapping[str, Any] | None = None) -> Loss:
+        """The loss alone, for another loop: quantization-aware training, say."""
+        return classify(self.criterion(images))
+
+    def depends(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the result depends on besides options, images and weights: nothing."""
+        return {}
 
     def batches(self, images: Images, size: int, seed: int) -> Batches:
         """The training images as this supervision shows them."""

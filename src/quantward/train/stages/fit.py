@@ -13,7 +13,6 @@ from quantward.core.progress import Track, silent
 from quantward.train.batches import Images
 from quantward.train.course import Course
 from quantward.train.loop import History
-from quantward.train.losses import Loss, classify
 from quantward.train.presets import with_presets
 from quantward.train.supervision import Supervision
 from quantward.train.teach import teach
@@ -27,14 +26,6 @@ class Fit(Supervision, Course):
     def __post_init__(self) -> None:
         Course.__post_init__(self)
         Supervision.__post_init__(self)
-
-    def depends(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What the result depends on besides options, images and weights: nothing."""
-        return {}
-
-    def lesson(self, images: Images, arguments: Mapping[str, Any] | None = None) -> Loss:
-        """The loss alone, for another loop: quantization-aware training, say."""
-        return classify(self.criterion(images))
 
     def run(
         self,

@@ -43,10 +43,6 @@ class Saliency(Supervision, Course):
         Supervision.__post_init__(self)
         require(self, ("masked", 0, 0.99), ("consistency", 0, math.inf), ("sparsity", 0, math.inf))
 
-    def depends(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What the result depends on besides options, images and weights: nothing."""
-        return {}
-
     def lesson(self, images: Images, arguments: Mapping[str, Any] | None = None) -> Loss:
         """The loss alone, for another loop: quantization-aware training, say."""
         return SaliencyLoss(

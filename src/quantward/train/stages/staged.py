@@ -16,7 +16,6 @@ from quantward.train.batches import Images
 from quantward.train.course import Course, require
 from quantward.train.head import blocks
 from quantward.train.loop import History
-from quantward.train.losses import Loss, classify
 from quantward.train.presets import with_presets
 from quantward.train.supervision import Supervision
 from quantward.train.teach import teach
@@ -42,14 +41,6 @@ class Staged(Supervision, Course):
         Course.__post_init__(self)
         Supervision.__post_init__(self)
         require(self, ("head_epochs", 0, math.inf), ("top_epochs", 0, math.inf), ("top", 0, 1), ("fall", 1e-6, 1))
-
-    def depends(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What the result depends on besides options, images and weights: nothing."""
-        return {}
-
-    def lesson(self, images: Images, arguments: Mapping[str, Any] | None = None) -> Loss:
-        """The loss alone, for another loop: quantization-aware training, say."""
-        return classify(self.criterion(images))
 
     def run(
         self,
