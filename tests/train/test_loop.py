@@ -240,7 +240,7 @@ def test_two_runs_cannot_share_a_folder(images: Images, tmp_path: Path) -> None:
     import subprocess
     import sys
 
-    hold = "import sys\nfrom pathlib import Path\nfrom quantward.train.lock import only_run\n"
+    hold = "import sys\nfrom pathlib import Path\nfrom quantward.core.lock import only_run\n"
     hold += "with only_run(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     other = subprocess.Popen(
         [sys.executable, "-c", hold, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -30,7 +30,7 @@ from quantward.train.batches import Batch, Batches
 from quantward.train.checkpoint import Progress, Tensors
 from quantward.train.course import Course, rate
 from quantward.train.judge import describe, evaluate, minutes
-from quantward.train.lock import only_run
+from quantward.core.lock import only_run
 from quantward.train.losses import Loss
 from quantward.train.optimizer import default_groups, freeze_norm, keep_inputs, make_optimizer, rest_frozen
 from quantward.train.stopping import stop_wish

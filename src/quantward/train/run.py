@@ -19,7 +19,7 @@ from quantward.train import checkpoint
 from quantward.train.backbones import build
 from quantward.train.batches import Images
 from quantward.train.files import CARD, load_model, read_card, save_model, write_history
-from quantward.train.lock import only_run
+from quantward.core.lock import only_run
 from quantward.train.loop import History
 from quantward.train.losses import Loss
 

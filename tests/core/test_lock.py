@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from quantward.core.errors import Refused
-from quantward.train.lock import only_run
+from quantward.core.lock import only_run
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from quantward.train.lock import only_run
+from quantward.core.lock import only_run
 with only_run(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

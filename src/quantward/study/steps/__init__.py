@@ -1,0 +1,1 @@
+"""The kinds of steps a study is made of: one file each."""
