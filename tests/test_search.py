@@ -125,6 +125,22 @@ def test_a_slower_file_is_taken_only_where_no_other_is_left() -> None:
     assert _near_the_fastest(timed, ["far", "unmeasured"]) == ["far", "unmeasured"]
 
 
+def test_what_a_busy_machine_made_slow_is_not_left_out() -> None:
+    from quantward.core.values import Efficiency, Latency
+    from quantward.find import _near_the_fastest, _slower
+
+    def cost(*rounds: float) -> Efficiency:
+        p50 = float(np.median(rounds))
+        return Efficiency("x", "r", 1, 0.0, (Latency(1, p50, p50, p50, 9, 0.0, rounds),))
+
+    calm, steady, noisy = (cost(*times) for times in ([4.0] * 9, [6.0] * 9, [4.0] * 4 + [9.0] * 5))
+    assert _near_the_fastest({"calm": calm, "steady": steady, "noisy": noisy}, ["calm", "steady", "noisy"]) == [
+        "calm",
+        "noisy",
+    ]
+    assert [_slower({"fp32": calm, "x": row}, "x") for row in (steady, noisy)] == [True, False]
+
+
 def test_candidate_that_cannot_be_made_is_a_row_with_its_reason(dossier: Dossier) -> None:
     failed = dossier.entries[-1]
     assert failed.verdict is None

@@ -30,10 +30,11 @@ from quantward.core.errors import QuantwardError, Refused
 from quantward.core.machine import describe
 from quantward.core.progress import Track, silent
 from quantward.core.store import plain, write_json
-from quantward.core.values import Dataset, Dossier, Efficiency, Entry, Fold, Plan
+from quantward.core.values import Dataset, Dossier, Efficiency, Entry, Fold, Latency, Plan
 from quantward.data import open_dataset
 from quantward.evaluate import Gates
 from quantward.evaluate.power import sentence
+from quantward.evaluate.speedups import ratio
 from quantward.judgement import judge_all, require_attributes
 from quantward.placing import fastest, prove_all, settle
 from quantward.report.html import write_report
@@ -179,23 +180,32 @@ def _choose(
 
 
 def _near_the_fastest(costs: Mapping[str, Efficiency], recipes: Sequence[str]) -> list[str]:
-    """Those that take at most `SLACK` times as long as the fastest of them; all where one was not timed."""
-    times = {name: _milliseconds(costs[name]) for name in recipes if name in costs}
+    """All but those that surely take more than `SLACK` times as long as the fastest; all where one was not timed."""
+    times = {name: _one_image(costs[name]) for name in recipes if name in costs}
     if len(times) < len(recipes):
         return [*recipes]
-    return [name for name in recipes if times[name] <= SLACK * min(times.values())]
+    fastest = min(times.values(), key=lambda row: row.p50)
+    return [name for name, row in times.items() if not _surely_slower(row, fastest, SLACK)]
 
 
 def _slower(costs: Mapping[str, Efficiency], recipe: str) -> bool:
-    """Whether a file's median latency for one image is more than a tenth above the FP32 file's."""
+    """Whether a file surely takes more than a tenth longer for one image than the FP32 file."""
     if recipe not in costs or "fp32" not in costs:
         return False
-    return _milliseconds(costs[recipe]) > 1.1 * _milliseconds(costs["fp32"])
+    return _surely_slower(_one_image(costs[recipe]), _one_image(costs["fp32"]), 1.1)
 
 
-def _milliseconds(cost: Efficiency) -> float:
-    """Median latency of one image."""
-    return next(row.p50 for row in cost.latency if row.batch == 1)
+def _surely_slower(row: Latency, other: Latency, times: float) -> bool:
+    """Whether all of the interval of row / other lies above `times`: a busy machine must not decide which file is
+    taken. Files that were not timed in the same rounds are compared by their medians."""
+    if len(row.rounds) == len(other.rounds) > 0:
+        return ratio(row.rounds, other.rounds)[1] > times
+    return row.p50 > times * other.p50
+
+
+def _one_image(cost: Efficiency) -> Latency:
+    """The latency of one image."""
+    return next(row for row in cost.latency if row.batch == 1)
 
 
 def _descend(ladder: Iterable[Step], chosen: Mapping[str, str], entries: Mapping[str, Entry]) -> str | None:
