@@ -233,7 +233,7 @@ def _counts(dataset: Dataset) -> dict[str, Any]:
         "name": dataset.name,
         "fingerprint": dataset.fingerprint,
         "images": len(dataset),
-        "patients": None if dataset.groups is None else len(set(dataset.groups)),
+        "groups": None if dataset.groups is None else len(set(dataset.groups)),
         "classes": {c: int((np.asarray(dataset.labels) == k).sum()) for k, c in enumerate(dataset.classes)},
     }
 

@@ -39,7 +39,7 @@ def test_the_promised_power_is_kept() -> None:
 def test_sentences() -> None:
     assert sentence(142, 0.04) == "142 images at 4 % discordance prove no margin below 4.7 points."
     assert sentence(2000, 0.04, margin=0.02).endswith("a margin of 2 points needs only about 785 images.")
-    assert "if the images of each of the 50 patients tell the same" in sentence(200, 0.04, n_groups=50)
+    assert "if the images of each of the 50 groups tell the same" in sentence(200, 0.04, n_groups=50)
     assert sentence(1, 0.04).startswith("1 image at")
 
 

@@ -174,7 +174,7 @@ def dossier(
             "name": "brain_mri",
             "fingerprint": "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9",
             "fold": "1 of 5, seed 0",
-            "patients": n // 2,
+            "groups": n // 2,
             "counts": counts,
             "warnings": (
                 "39 images look alike across patients; look at pairs.csv.",

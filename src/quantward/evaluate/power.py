@@ -62,7 +62,8 @@ def sentence(
 ) -> str:
     """What n test images can prove at an assumed or measured discordance, and what a wanted margin takes.
 
-    `n_groups` patients: then the same is said for one independent image a patient, the cautious end.
+    `n_groups` groups (patients, lesions or look-alikes): then the same is said for one independent image a group, the
+    cautious end.
 
     >>> sentence(142, 0.04, margin=0.02)
     '142 images at 4 % discordance prove no margin below 4.7 points; a margin of 2 points needs about 785 images.'
@@ -72,7 +73,7 @@ def sentence(
     text = f"{images} at {100 * discordance:g} % discordance prove no margin below {100 * lowest:.1f} points"
     if n_groups is not None and n_groups < n:
         cautious = smallest_margin(n_groups, discordance, alpha, power)
-        text += f" ({100 * cautious:.1f} if the images of each of the {n_groups:,} patients tell the same)"
+        text += f" ({100 * cautious:.1f} if the images of each of the {n_groups:,} groups tell the same)"
     if margin is not None:
         needed = images_needed(margin, discordance, alpha, power)
         verb = "needs about" if n < needed else "needs only about"

@@ -23,7 +23,7 @@ def lost(comparison: Comparison, name: str) -> str:
         return ""
     where = f"on {count(comparison.n, 'test image')}"
     if comparison.n_groups is not None:
-        where += f" of {count(comparison.n_groups, 'patient')}"
+        where += f" of {count(comparison.n_groups, 'group')}"
     reach = change_bounds(delta, METRICS["accuracy"])
     known = f" (95 % interval of the difference {reach})" if reach else ""
     return (
@@ -88,7 +88,7 @@ def measured_how(comparison: Comparison) -> str:
     """On how many images, and how intervals and p-values came about."""
     parts = [f"{count(comparison.n, 'image')}, both models on each"]
     if comparison.n_groups is not None:
-        parts.append(f"{count(comparison.n_groups, 'patient')}, resampled whole")
+        parts.append(f"{count(comparison.n_groups, 'group')} (patients, lesions or look-alikes), resampled whole")
     if comparison.replicates:
         parts.append(f"{comparison.replicates:,} paired bootstrap replicates, seed {comparison.seed}")
     return "; ".join(parts) + "."

@@ -137,8 +137,8 @@ def show_evaluation(evaluation: Evaluation, console: Console) -> None:
     """Print every metric with its interval, then the classes, then why anything is missing."""
     console.print(_heading(evaluation.source or "Evaluation"))
     groups = evaluation.notes.get("groups")
-    patients = f" of {count(groups, 'patient')}" if isinstance(groups, int) else ""
-    console.print(Text(f"{count(evaluation.n, 'image')}{patients}; intervals are 95 %.", "dim"))
+    whole = f" of {count(groups, 'group')}" if isinstance(groups, int) else ""
+    console.print(Text(f"{count(evaluation.n, 'image')}{whole}; intervals are 95 %.", "dim"))
     table = empty_table("metric")
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("interval", justify="right", no_wrap=True)
