@@ -52,6 +52,8 @@ FILES = (
     ("litert", STATIC),
     ("torch-int8", STATIC),
 )
+DENSE = tuple((target, f"{STATIC},placement=joint") for target in ("onnx-cpu", "litert"))
+"""For networks of dense blocks; for others the same file as with `readers`."""
 RUNTIMES = ("torch-float", "onnxruntime", "openvino", "openvino:precision=bf16", "litert", "torch-int8",
             "torch-int8:engine=fbgemm")  # fmt: skip
 
@@ -65,7 +67,7 @@ def prepared(arch: str, home: Path) -> list[Path]:
     noise = np.random.default_rng(0).standard_normal((8, 3, 224, 224)).astype(np.float32)
     context = Context(images=lambda n: iter([noise]))
     found = [plan_folder]
-    for target, recipe in FILES:
+    for target, recipe in (*FILES, *(DENSE if arch.startswith("densenet") else ())):
         folder = home / arch / target
         kept = {read_json(card)["recipe"]: card for card in folder.glob("*.json")}
         if recipe in kept:

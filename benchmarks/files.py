@@ -31,6 +31,7 @@ RECIPES = (
     "int16x8",
     "low-bit",
     "low-bit:weights=4,activations=4",
+    "low-bit:weights=4,activations=4,placement=readers",
     "low-bit:weights=2,activations=4",
     "int4-weights",
 )

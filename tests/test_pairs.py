@@ -32,6 +32,7 @@ SPELLED = [f"{name}:{OPTIONS[name]}" if name in OPTIONS else name for name in RE
 FURTHER = [
     "int8-static:reduce_range=true",
     "int8-static:placement=readers",
+    "int8-static:placement=joint",
     "int8-static:keep=stem+head",
     "low-bit:weights=3,activations=4",
     "low-bit:weights=2,activations=2,ends=5,depthwise=2",

@@ -58,7 +58,7 @@ LADDER = (
             "int8-dynamic",
             *(f"int8-static:calibrator={name}" for name in CALIBRATORS),
             "int8-static:reduce_range=true",
-            "int8-static:placement=readers",
+            "int8-static:placement=joint",
         ),
     ),
     Step("INT8/INT4", tuple(f"mixed:ratio={ratio}" for ratio in RATIOS)),

@@ -42,6 +42,16 @@ def test_what_only_a_float_step_reads_can_stay_float() -> None:
     assert stored == {"input": "input", "a": "a", "read": "read"}
 
 
+def test_what_does_not_depend_on_the_image_has_no_grid() -> None:
+    """A table of positions added to integers: OpenVINO 2026.4 does not compile a sum of two grids one of which it can
+    compute beforehand (LeViT, XCiT)."""
+    table = (Node("table", "aten.index_select.default", ({"weight": "places"}, 0, {"weight": "order"})),
+             Node("spread", "aten.unsqueeze.default", ({"node": "table"}, 0)))  # fmt: skip
+    end = (layer("last", "sum"), node("output", "output", "last"))
+    program = (node("input", "input"), layer("a", "input"), *table, node("sum", "aten.add.Tensor", "a", "spread"), *end)
+    assert quantized_outputs(program) == {name: name for name in ("input", "a", "sum")}
+
+
 @pytest.fixture(scope="module")
 def dense_plan() -> Plan:
     """The float Plan of a block of dense layers: each reads the concatenation of all before it, scaled channel by

@@ -125,3 +125,42 @@ def test_integer_files_run_in_integers(planned: Callable[[str], Plan], tmp_path:
     ran = Openvino().executed(OnnxCpu().write(planned("int8-static"), tmp_path))
     assert ran.layers.get("int8", 0) >= 7
     assert sum(n for name, n in ran.operators.items() if name.endswith("(u8)")) >= 7
+
+
+def test_scales_behind_an_open_batch_are_no_obstacle(images: Batch, tmp_path: Path) -> None:
+    """OpenVINO moves the scales of channels through a Reshape and dies of a batch whose size is open, as in LeViT,
+    where images lie behind each other in a linear layer with a normalisation: it is then asked for one image a call."""
+    from quantward.core.values import Model, Preprocess
+    from quantward.graph.capture import capture
+    from quantward.graph.simulate import simulate
+
+    class Tokens(torch.nn.Module):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = torch.nn.Conv2d(3, 12, 8, 8)
+            self.mix, self.norm = torch.nn.Linear(12, 12, bias=False), torch.nn.BatchNorm1d(12)
+            self.head = torch.nn.Linear(12, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.embed(x).flatten(2).transpose(1, 2)
+            y = self.mix(torch.nn.functional.hardswish(x))
+            x = x + self.norm(y.flatten(0, 1)).reshape_as(y)
+            return self.head(x.mean(1))  # type: ignore[no-any-return]
+
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        net = Tokens().eval()
+        with torch.no_grad():
+            net.norm.weight.uniform_(0.5, 1.5)
+            net.head.weight.normal_(std=2.0)
+    parent = capture(Model("tokens", net, Preprocess(size=32, resize=32), ("a", "b", "c", "d")))
+    recipe = Registry("recipe", "quantward.quantize.recipes").make("int8-static")
+    plan = recipe.plan(parent, Context(images=lambda _: iter([images])))
+    variant = OnnxCpu().write(plan, tmp_path)
+    with pytest.raises(RuntimeError):
+        ov.Core().compile_model(str(variant.path), "CPU")
+    with torch.inference_mode():
+        expected = simulate(plan)(torch.from_numpy(images)).numpy()
+    for text in ("openvino", "openvino:hint=throughput,streams=2"):
+        got = RUNTIMES.make(text).open(variant, 2)(images)
+        assert np.abs(got - expected).max() <= 0.02 * np.ptp(expected)

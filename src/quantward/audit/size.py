@@ -13,6 +13,9 @@ import numpy as np
 from quantward.core.values import Plan, QuantSpec, Variant
 from quantward.graph.stored import stored_scale
 
+Held = dict[str, tuple[str, int]]
+"""Weight name -> the type that it lies in, in ONNX's words, and its bytes."""
+
 
 @dataclass(frozen=True)
 class Size:
@@ -41,9 +44,9 @@ def size(plan: Plan, variant: Variant) -> Size:
     where half precision holds them exactly) and, on affine grids, zero points. Scales of biases follow from others."""
     promised = sum(_promised(array, plan.tensors.get(name)) for name, array in plan.weights.items())
     overhead = variant.bytes / max(promised, 1) - 1.0
-    if variant.format != "onnx":
+    found = _held(variant)
+    if found is None:
         return Size(variant.bytes, promised, overhead)
-    found = _initializers(variant)
     kinds: Counter[str] = Counter()
     stored, kept = 0, []
     for name, array in plan.weights.items():
@@ -77,9 +80,19 @@ def _told(count: int, spec: QuantSpec | None, kind: str, held: int) -> str:
     return f"{spec.bits}-bit in {kind}"
 
 
-def _initializers(variant: Variant) -> dict[str, tuple[str, int]]:
-    """Weight name -> type and bytes of the initializer that holds it. Files name it `WEIGHT` or `WEIGHT:FORM`, with
-    FORM the type or how it is packed; scales and zero points have their own forms."""
+def _held(variant: Variant) -> Held | None:
+    """What a file says that it holds, None for formats (and libraries) that are not there to be asked."""
+    readers = {"onnx": _initializers, "tflite": _buffers, "torch-int8": _archived}
+    reader = readers.get(variant.format)
+    try:
+        return None if reader is None else reader(variant)
+    except ImportError:
+        return None
+
+
+def _initializers(variant: Variant) -> Held:
+    """The initializers of an ONNX file. It names a weight `WEIGHT` or `WEIGHT:FORM`, with FORM the type or how it is
+    packed; scales and zero points have their own forms."""
     import onnx
 
     found = {}
@@ -90,4 +103,35 @@ def _initializers(variant: Variant) -> dict[str, tuple[str, int]]:
             count = int(np.prod(tensor.dims))
             wide = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize if not bits else 0
             found[name] = kind, -(-count * bits // 8) + count * wide
+    return found
+
+
+def _buffers(variant: Variant) -> Held:
+    """The constants of a TFLite file, which have the names of the weights."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    words = {number: word for word, number in vars(schema.TensorType).items() if isinstance(number, int)}
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(variant.path.read_bytes(), 0))
+    found = {}
+    for tensor in model.subgraphs[0].tensors:
+        data = model.buffers[tensor.buffer].data
+        if data is not None and len(data):
+            word = words[tensor.type]
+            found[tensor.name.decode()] = "FLOAT" if word == "FLOAT32" else word, len(data)
+    return found
+
+
+def _archived(variant: Variant) -> Held:
+    """The arrays of a torch-int8 file, whose header alone is read."""
+    from safetensors import safe_open
+
+    words = {"F32": ("FLOAT", 4), "F16": ("FLOAT16", 2), "I8": ("INT8", 1), "I32": ("INT32", 4)}
+    found = {}
+    with safe_open(variant.path, framework="numpy") as stream:
+        for key in stream.keys():  # noqa: SIM118 (not a mapping)
+            kind, _, name = key.partition(":")
+            piece = stream.get_slice(key)
+            word, wide = words.get(piece.get_dtype(), (piece.get_dtype(), 8))
+            if kind == "weight":
+                found[name] = word, int(np.prod(piece.get_shape())) * wide
     return found

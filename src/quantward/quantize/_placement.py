@@ -7,7 +7,8 @@ residual sums, which stay float); convolutions write integers, and in networks w
 A concatenation gets a joint grid even where only float steps read it. Without one, behind parts that each have a grid
 of their own, OpenVINO 2026.4 computes a batch normalisation wrongly and says nothing: half the logits' spread off in
 DenseNet-121. With one it dies compiling parts, Concat, grid, scale and shift of each channel, grid. Storing neither the
-parts nor the whole (`_signed.stored_for_readers`) is right in both cases, and fastest.
+parts nor the whole (`_signed.stored_for_readers`) is right in both cases; rewriting the block so that all of it has one
+grid and no scale and shift is left (`_dense.joined`) is right as well, and fastest.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 
 from quantward.core.values import Node
 from quantward.graph.walk import CONV, LAYER_NORM, LAYERS, inputs_of, readers
+from quantward.quantize._dense_blocks import shared_grids
 
 FUSED = {"aten.relu.default", "aten.hardtanh.default", "aten.relu6.default"}
 """Clamps that run inside the layer's own kernel and that its output quantizer can replace."""
@@ -42,7 +44,8 @@ PRODUCTS = {"aten.matmul.default", "aten.bmm.default"}
 def quantized_outputs(program: tuple[Node, ...]) -> dict[str, str]:
     """Node name -> name of the node whose range it shares (itself, except behind operators that only move values).
 
-    The network's own output is left in float: rounding logits would cost accuracy and save nothing.
+    The network's own output is left in float: rounding logits would cost accuracy and save nothing. So is what does
+    not depend on the image (tables of positions): runtimes compute it once, and OpenVINO cannot add it from a grid.
     """
     by_name = {node.name: node for node in program}
     read_by = readers(program)
@@ -59,6 +62,8 @@ def quantized_outputs(program: tuple[Node, ...]) -> dict[str, str]:
             stored.add(node.name)
             stored.update(inputs_of(node))
     shared: dict[str, str] = {}
+    joint = shared_grids(program)
+    stored |= joint.keys()
     for name in [node.name for node in program]:
         if name in stored:
             source = _behind_moves(by_name[name], by_name)
@@ -68,8 +73,18 @@ def quantized_outputs(program: tuple[Node, ...]) -> dict[str, str]:
                 shared[step.name] = source
                 step = by_name[inputs_of(step)[0]]
             shared[source] = source
-    final = set(inputs_of(program[-1]))
-    return {name: source for name, source in shared.items() if not _only_output(name, final, read_by)}
+    shared.update(joint)
+    final, alive = set(inputs_of(program[-1])), _alive(program)
+    return {name: source for name, source in shared.items() if name in alive and not _only_output(name, final, read_by)}
+
+
+def _alive(program: tuple[Node, ...]) -> set[str]:
+    """The nodes that depend on the image."""
+    found: set[str] = set()
+    for node in program:
+        if node.op == "input" or found & set(inputs_of(node)):
+            found.add(node.name)
+    return found
 
 
 def _after_fusion(layer: Node, read_by: Mapping[str, list[Node]]) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from quantward.core.values import Node, QuantSpec
 from quantward.graph.walk import LAYERS, readers
 from quantward.quantize._calibrators import CALIBRATORS, Calibrator
+from quantward.quantize._dense_blocks import clamps_channels
 from quantward.quantize._observers import Histogram
 from quantward.quantize._placement import PASSING, POOLS, PRODUCTS
 from quantward.quantize._specs import TINY
@@ -68,9 +69,10 @@ def _least_error(histogram: Histogram, top: int) -> float:
 def stored_for_readers(program: tuple[Node, ...], shared: Mapping[str, str], integer: Container[str]) -> dict[str, str]:
     """Of the tensors that could be stored (node -> the node whose range it shares), those that an integer kernel reads.
 
-    Readers are the layers in `integer`, matrix products, and what hands values on to them: moves, pools, `cat`. Of the
-    two sides of a sum only the residual is stored; the side that a layer computes for this sum alone goes straight
-    from its accumulator into the addition (of two such sides, the first). Beside a layer in float neither is.
+    Readers are the layers in `integer`, matrix products, and what hands values on to them: moves, pools, `cat`, clamps
+    of channels. Of the two sides of a sum only the residual is stored; the side that a layer computes for this sum
+    alone goes straight from its accumulator into the addition (of two such sides, the first). Beside a layer in float
+    neither is.
     """
     read_by = readers(program)
     accumulated = {node.name: accumulates(node, read_by, program) for node in program if node.op == ADD}
@@ -97,7 +99,8 @@ def _wants(
     if user.op == ADD:
         own = accumulated[user.name]
         return own != node.name and (own is None or own in integer)
-    return (user.op in PASSING or user.op in POOLS or user.op == CAT) and wanted[user.name]
+    passes = user.op in PASSING or user.op in POOLS or user.op == CAT or clamps_channels(user)
+    return passes and wanted[user.name]
 
 
 def accumulates(total: Node, read_by: Mapping[str, list[Node]], program: tuple[Node, ...]) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +57,26 @@ def _best_share(rows: FloatArray, top: int) -> FloatArray:
         step = share / top
         errors[k] = ((np.clip(np.rint(rows / step), -top, top) * step - rows) ** 2).sum(axis=1)
     return np.asarray(shares[errors.argmin(axis=0)])
+
+
+def with_room(plan: Plan, tensors: Mapping[str, QuantSpec]) -> dict[str, QuantSpec]:
+    """Weight specs whose steps are raised where the bias would not fit into 30 bits: s_w >= |b| / (2^30 s_x).
+
+    A filter of (nearly) nothing but zeros, as a dead normalisation leaves it, would have a step so small that s_x s_w
+    cannot count up to its bias, and the bias is all that the filter has.
+    """
+    found: dict[str, QuantSpec] = {}
+    for layer in layers(plan.program):
+        bias, name = bias_of(layer), weight_of(layer)
+        source = tensors.get(input_key(layer.name), tensors.get(layer.args[0]["node"]))
+        if bias is None or source is None or source.dynamic or source.format != "integer" or name not in tensors:
+            continue
+        least = np.abs(plan.weights[bias]).astype(np.float64) / (2.0**30 * np.asarray(source.scale, np.float64))
+        spec = tensors[name]
+        raised = np.maximum(spec.scale, least if spec.axis == 0 else least.max()).astype(np.float32)
+        if spec.block is None and spec.format == "integer" and np.any(raised > spec.scale):
+            found[name] = replace(spec, scale=raised)
+    return found
 
 
 def bias_specs(plan: Plan, tensors: dict[str, QuantSpec]) -> dict[str, QuantSpec]:

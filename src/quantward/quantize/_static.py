@@ -17,12 +17,14 @@ from quantward.graph.walk import CONV, input_key, inputs_of, layers, readers, we
 from quantward.quantize._calibrators import CALIBRATORS, THROUGH, Calibrator, squared_error
 from quantward.quantize._centred import centred, settled, shifted
 from quantward.quantize._correct import correct_biases
+from quantward.quantize._dense import from_zero, joined
+from quantward.quantize._dense_blocks import shared_grids
 from quantward.quantize._equalise import equalise
 from quantward.quantize._observers import Histogram, observe, summary
 from quantward.quantize._placement import POOLS, SUMS, quantized_outputs
 from quantward.quantize._sequential import adapt
 from quantward.quantize._signed import middle, signed_spec, stored_for_readers
-from quantward.quantize._specs import activation_spec, bias_specs, weight_spec
+from quantward.quantize._specs import activation_spec, bias_specs, weight_spec, with_room
 
 Rounding = Literal["nearest", "adaptive"]
 STREAM_BITS = 8
@@ -43,7 +45,8 @@ class Static:
 
     `placement` says which activations are stored: `every` one between integer layers, or only those that integer
     `readers` read: float between a layer and its SiLU or sum, fewer roundings, faster on OpenVINO and slower on ONNX
-    Runtime. `signed` puts activations on signed grids with zero point 0, as the target onnx-tensorrt wants them, and
+    Runtime; or `joint`, the same but for dense blocks, which are rewritten so that one grid holds all of a block.
+    `signed` puts activations on signed grids with zero point 0, as the target onnx-tensorrt wants them, and
     stores only what is read; a ReLU's output then uses half of its grid.
     """
 
@@ -53,7 +56,7 @@ class Static:
     rounding: Rounding = "nearest"
     correct: bool = True
     per_channel: bool = True
-    placement: Literal["every", "readers"] = "every"
+    placement: Literal["every", "readers", "joint"] = "every"
     signed: bool = False
 
 
@@ -93,6 +96,8 @@ def static_plan(parent: Plan, context: Context, table: Mapping[str, Bits], how: 
     Equalise, then one pass over the calibration images for all ranges, then weights, then bias correction. The
     histograms are made once for all recipes that share the Context, the samples and the equalisation.
     """
+    if how.signed and how.placement == "joint":
+        raise UsageError("Expected grids that begin at 0 for placement=joint; got signed=true. Leave one of them out.")
     shared = quantized_outputs(parent.program)
     plan, histograms = observed(parent, context, shared, how)
     shifts: dict[str, float] = {}
@@ -103,6 +108,7 @@ def static_plan(parent: Plan, context: Context, table: Mapping[str, Bits], how: 
         if layer.name in table:
             weight = weight_of(layer)
             tensors[weight] = weight_spec(plan.weights[weight], table[layer.name].weights, how.per_channel)
+    tensors.update(with_room(plan, tensors))
     equalised = plan
     if how.rounding == "adaptive":
         plan, tensors = adapt(plan, tensors, context.images(how.samples), how.correct, context.progress)
@@ -121,12 +127,14 @@ def observed(
 
     def make() -> tuple[Plan, dict[str, Histogram]]:
         plan = parent
+        if how.placement == "joint":
+            plan = joined(plan, context.images(how.samples), how.equalise)
         if how.equalise > 0:
-            plan = equalise(parent, context.images(how.samples), shared, how.equalise)
+            plan = equalise(plan, context.images(how.samples), shared, how.equalise)
         logits = inputs_of(plan.program[-1])  # no layer reads them, but files that put out integers need their range
         return plan, observe(plan, context.images(how.samples), {*shared.values(), *logits})
 
-    return context.once(("static", parent.parent, how.samples, how.equalise), make)
+    return context.once(("static", parent.parent, how.samples, how.equalise, how.placement == "joint"), make)
 
 
 def activations(
@@ -144,7 +152,10 @@ def activations(
     the tensors in `centres` were moved.
     """
     source = f"{how.calibrator} over {next(iter(histograms.values())).images} images"
-    if how.signed or how.placement == "readers":
+    joint: Container[str] = ()
+    if how.placement == "joint":
+        shared, joint = quantized_outputs(plan.program), set(shared_grids(plan.program).values())
+    if how.signed or how.placement != "every":
         shared = stored_for_readers(plan.program, shared, table)
     read_by, stream = readers(plan.program), _stream(plan.program, shared)
     specs: dict[tuple[str, int], QuantSpec] = {}
@@ -154,11 +165,12 @@ def activations(
             if how.signed:
                 specs[origin, bits] = signed_spec(histograms[origin], bits, how.calibrator, origin in centres)
                 return specs[origin, bits]
+            histogram = from_zero(histograms[origin]) if origin in joint else histograms[origin]
             if how.calibrator == "mse":
                 ops = {user.op for user in read_by[origin]}
-                ends = squared_error(histograms[origin], bits, THROUGH.get(ops.pop()) if len(ops) == 1 else None)
+                ends = squared_error(histogram, bits, THROUGH.get(ops.pop()) if len(ops) == 1 else None)
             else:
-                ends = CALIBRATORS[how.calibrator](histograms[origin], bits)
+                ends = CALIBRATORS[how.calibrator](histogram, bits)
             specs[origin, bits] = activation_spec(*ends, bits, source)
         return specs[origin, bits]
 

@@ -62,22 +62,26 @@ class Openvino:
         return None
 
     def open(self, variant: Variant, threads: int = 1) -> Session:
-        """Compile the file for this processor; a batch is shared out over the requests that run side by side.
+        """Compile the file for this processor; a batch is shared out over the requests that run side by side. A file
+        that compiles only for one image gets the images of a batch one after the other.
 
         Raises Refused for a file that OpenVINO cannot compile, and for bf16 on a processor that has none.
         """
         compiled = self._compile(variant, threads)
         side_by_side = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") if self.hint == "throughput" else 1
         requests = [compiled.create_infer_request() for _ in range(1 if variant.batch else side_by_side)]
+        alone = variant.batch is None and compiled.input(0).partial_shape[0].is_static
 
         def call(batch: Batch) -> Batch:
-            parts = np.array_split(batch, min(len(requests), len(batch)))
-            for request, part in zip(requests, parts, strict=False):
-                request.start_async({0: part})
+            parts = np.array_split(batch, len(batch) if alone else min(len(requests), len(batch)))
             answers = []
-            for request, _ in zip(requests, parts, strict=False):
-                request.wait()
-                answers.append(np.array(request.get_output_tensor(0).data, np.float32))
+            for at in range(0, len(parts), len(requests)):
+                started = list(zip(requests, parts[at : at + len(requests)], strict=False))
+                for request, part in started:
+                    request.start_async({0: part})
+                for request, _ in started:
+                    request.wait()
+                    answers.append(np.array(request.get_output_tensor(0).data, np.float32))
             return np.concatenate(answers)
 
         return fed(variant, call)
@@ -110,12 +114,15 @@ class Openvino:
             raise Refused(f"Expected a processor and an OpenVINO that can run {self.precision}; {absent}.")
         import openvino as ov
 
+        core, settings = ov.Core(), self._settings(threads)
         try:
-            compiled = ov.Core().compile_model(str(variant.path), "CPU", self._settings(threads))
+            compiled = core.compile_model(str(variant.path), "CPU", settings)
         except RuntimeError as error:
-            raise Refused(
-                f"Expected a file that OpenVINO can compile at {variant.path}; it said: {_said(error)}."
-            ) from None
+            compiled = _one_at_a_time(core, variant, settings)
+            if compiled is None:
+                raise Refused(
+                    f"Expected a file that OpenVINO can compile at {variant.path}; it said: {_said(error)}."
+                ) from None
         taken = compiled.get_property("INFERENCE_PRECISION_HINT")
         if taken != getattr(ov.Type, self.precision):
             raise Refused(
@@ -133,6 +140,23 @@ class Openvino:
             "ENABLE_CPU_PINNING": self.pinning,
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
         }
+
+
+def _one_at_a_time(core: Any, variant: Variant, settings: dict[str, Any]) -> Any:
+    """The file compiled for one image a call, None where that fails as well or is what it is anyway.
+
+    OpenVINO 2026.4 moves scales through a Reshape by the sizes that it knows, and falls over an open batch (LeViT).
+    """
+    try:
+        model = core.read_model(str(variant.path))
+        shape = model.input(0).partial_shape
+        if shape[0].is_static:
+            return None
+        shape[0] = 1
+        model.reshape(shape)
+        return core.compile_model(model, "CPU", settings)
+    except RuntimeError:
+        return None
 
 
 def _capabilities(ov: Any) -> list[str]:

@@ -214,6 +214,7 @@ OPTIONS = {
     "FULLY_CONNECTED": "FullyConnectedOptions",
     "GELU": "GeluOptions",
     "HARD_SWISH": "HardSwishOptions",
+    "MAXIMUM": "MaximumMinimumOptions",
     "MAX_POOL_2D": "Pool2DOptions",
     "MEAN": "ReducerOptions",
     "MINIMUM": "MaximumMinimumOptions",

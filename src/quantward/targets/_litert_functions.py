@@ -15,7 +15,16 @@ import numpy as np
 from quantward.targets._litert_file import Grid
 from quantward.targets._litert_layers import ACTIVATIONS, Activation
 from quantward.targets._litert_step import Lowering, Step, activation_of
-from quantward.targets._litert_values import Sheet, Value, arranged, as_float, on_grid, refuse, reshaped
+from quantward.targets._litert_values import (
+    Sheet,
+    Value,
+    arranged,
+    as_float,
+    on_grid,
+    refuse,
+    reshaped,
+    same_order,
+)
 
 SIGMOID = {"int8": Grid("int8", 1 / 256, -128, 127), "int16": Grid("int16", 1 / 32768, 0, 32767)}
 """The grids that TFLite prescribes for what a sigmoid writes."""
@@ -72,6 +81,33 @@ def clamp(step: Step) -> Value:
     if grid is None:
         x = as_float(sheet, x)
     return sheet.run(kind, [x], sheet.value(step.name, x.shape, x.order, grid))
+
+
+def extreme(op: str) -> Lowering:
+    """MAXIMUM or MINIMUM of two values, or of a value and a constant; on a grid where both sides are on one and the
+    result is wanted on it: what is rounded keeps its order."""
+
+    def lower(step: Step) -> Value:
+        sheet, x = step.sheet, step.x
+        other, grid = step.args[1], None if step.want is None else step.want.whole
+        if isinstance(other, Value):
+            if x.grid is None or grid is None or other.grid != x.grid or x.grid.whole != grid:
+                x, other, grid = as_float(sheet, x), as_float(sheet, other), None
+            x, other = same_order(sheet, [_of_rank(sheet, v, len(step.shape), step.name) for v in (x, other)])
+            return sheet.run(op, [x, other], sheet.value(step.name, step.shape, x.order, grid))
+        if x.grid is None or grid is None or x.grid.whole != grid:
+            x, grid = as_float(sheet, x), None
+        array = np.asarray(other, np.float64)
+        array = array.reshape((1,) * (len(step.shape) - array.ndim) + array.shape).transpose(x.order)
+        if grid is None:
+            ends = sheet.floats(f"{step.name}/ends", array)
+        else:
+            level = np.clip(np.rint(array / grid.scale) + grid.zero, grid.low, grid.top)
+            ends = sheet.draft.constant(f"{step.name}/ends", level, grid.kind, np.asarray(grid.scale),
+                                        np.asarray(grid.zero))  # fmt: skip
+        return sheet.run(op, [x, ends], sheet.value(step.name, step.shape, x.order, grid))
+
+    return lower
 
 
 def _needless(grid: Grid) -> set[Activation]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from quantward.targets._litert_attention import attention, layer_norm, matmul, softmax
-from quantward.targets._litert_functions import binary, clamp, divide, function, gelu, sigmoid, silu
+from quantward.targets._litert_functions import binary, clamp, divide, extreme, function, gelu, sigmoid, silu
 from quantward.targets._litert_layers import Layer, convolution, linear, per_channel
 from quantward.targets._litert_moves import (
     concatenate,
@@ -67,6 +67,8 @@ STEPS: dict[str, Lowering] = {
     "aten.relu.default": clamp,
     "aten.relu6.default": clamp,
     "aten.hardtanh.default": clamp,
+    "aten.maximum.default": extreme("MAXIMUM"),
+    "aten.minimum.default": extreme("MINIMUM"),
     "aten.sigmoid.default": sigmoid,
     "aten.silu.default": silu,
     "aten.hardswish.default": function("HARD_SWISH"),

@@ -21,8 +21,9 @@ class Int8Static(Static):
     change least; `correct` takes the mean shift of rounding out of the biases; `per_channel=false` gives each weight
     tensor one scale, as the oldest tools did; `reduce_range` leaves the top bit of the weights unused, for processors
     whose 8-bit products saturate (those without VNNI); `placement=readers` stores only what integer kernels read, which
-    OpenVINO runs fastest and ONNX Runtime slowest; `signed` puts activations on signed grids around 0, which the
-    target onnx-tensorrt needs; `keep` leaves matching layers in float. The naive baseline of most toolkits is
+    OpenVINO runs fastest and ONNX Runtime slowest, `placement=joint` also keeps dense blocks (DenseNet) on one grid,
+    which all run fastest; `signed` puts activations on signed grids around 0, which the target onnx-tensorrt needs;
+    `keep` leaves matching layers in float. The naive baseline of most toolkits is
     `int8-static:calibrator=max,equalise=0,correct=false,per_channel=false`.
     """
 
