@@ -25,7 +25,12 @@ REGISTRIES = {
 SPELLINGS = ("--recipe", "--target", "--runtime", "--stage")
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 OPTIONS = {
-    verb: {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+    verb: {
+        name
+        for each in (command, *getattr(command, "commands", {}).values())  # a verb with verbs of its own: all of them
+        for option in each.params
+        for name in (*option.opts, *option.secondary_opts)
+    }
     for verb, command in COMMANDS.items()
 }
 

@@ -16,7 +16,7 @@ FLOORS = (
     ("core",),
     ("graph",),
     ("data", "train", "quantize", "targets", "audit", "runtimes", "evaluate", "explain"),
-    ("report", "serve"),
+    ("report", "serve", "fetch"),
     ("incoming",),
     ("workbench",),
     ("benching",),
@@ -89,7 +89,7 @@ def test_heavy_libraries_are_imported_late_or_in_their_rooms(path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "module", ["core.values", "data", "evaluate", "report", "bundle", "cli", "runtimes.onnxruntime"]
+    "module", ["core.values", "data", "evaluate", "report", "fetch", "bundle", "cli", "runtimes.onnxruntime"]
 )
 def test_torch_free_paths_never_load_torch(module: str) -> None:
     code = f"import sys, quantward.{module}; print(sorted({HEAVY!r} & set(sys.modules)))"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -39,7 +40,10 @@ Discordance = Annotated[
     float, typer.Option(help="Share of images that exactly one of two models gets right, assumed for the power.")
 ]
 Split = Annotated[
-    str, typer.Option(help="published, own (a new leak-free one), auto, or a CSV that quantward check --out wrote.")
+    str,
+    typer.Option(
+        help="published, own (a new leak-free one), auto, ungrouped (leaks), or a CSV that quantward check --out wrote."
+    ),
 ]
 
 FEEDING: dict[str, Any] = {
@@ -162,27 +166,34 @@ def train(
     split: Split = "auto",
     folds: Annotated[int, typer.Option(help="Cross-validate: a run a fold, every patient tested once.")] = 1,
     seed: Seed = 0,
+    devices: Annotated[int, typer.Option(help="GPUs (without any: shares of the cores) that train together.")] = 1,
+    profile: Annotated[bool, typer.Option(help="Show where time goes; details in OUT/profile.json.")] = False,
     as_json: Json = False,
 ) -> None:
     """Train a float classifier on a leak-free fold, or on each of several; killed runs resume."""
-    if folds != 1:
-        from quantward.crossval import train_folds
+    from quantward.train import on_devices, profiled
 
-        found = train_folds(data, out, folds=folds, arch=arch, weights=weights, stage=stage, size=size, split=split,
-                            seed=seed, track=_track(as_json))  # fmt: skip
-        if as_json:
-            _print_json({"run": out, **found.document()})
+    options: dict[str, Any] = {"arch": arch, "weights": weights, "stage": stage, "size": size, "split": split,
+                               "seed": seed, "track": _track(as_json)}  # fmt: skip
+    with on_devices(devices), profiled(out) if profile else nullcontext() as seen:
+        if folds != 1:
+            from quantward.crossval import train_folds
+
+            found = train_folds(data, out, folds=folds, **options)
+            document = {"run": out, **found.document()}
+            lines = [*found.sentences(), f"trained {folds} folds: {out}"]
         else:
-            typer.echo("\n".join([*found.sentences(), f"trained {folds} folds: {out}"]))
-        return
-    from quantward.runs import train_run
+            from quantward.runs import train_run
 
-    model = train_run(data, out, arch=arch, weights=weights, stage=stage, size=size, split=split, seed=seed,
-                      track=_track(as_json))  # fmt: skip
+            model = train_run(data, out, **options)
+            document = {"run": out, "arch": model.name, "classes": model.classes, "provenance": model.provenance}
+            lines = [f"trained {model.name}: {out}"]
+    if seen is not None:
+        document["profile"], lines = seen.profile, [*seen.profile.lines(), *lines]
     if as_json:
-        _print_json({"run": out, "arch": model.name, "classes": model.classes, "provenance": model.provenance})
+        _print_json(document)
     else:
-        typer.echo(f"trained {model.name}: {out}")
+        typer.echo("\n".join(lines))
 
 
 @app.command()
@@ -512,6 +523,131 @@ def explain(
 
         show_drift(found, _console())
         typer.echo(f"page: {folder / 'drift.html'}")
+
+
+data_app = typer.Typer(help="Published data sets by name: list them, fetch them, find them.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+@data_app.command("list")
+def data_list(as_json: Json = False) -> None:
+    """The known sets: images, classes, licence, whether their source wants a login, and where they lie."""
+    from quantward.fetch import listed
+
+    rows = listed()
+    if as_json:
+        _print_json({"sets": rows})
+        return
+    for row in rows:
+        place = ", ".join(map(str, row.here.values())) or ("login" if row.login else "-")
+        typer.echo(f"{row.name:22}{row.images:>9,}{len(row.classes):>4} classes  {row.licence[:28]:30}{place}")
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="A set from quantward data list, for example pathmnist:size=64.")],
+    out: Annotated[Path | None, typer.Option(help="A new folder for it ($QUANTWARD_DATA/NAME).")] = None,
+    given: Annotated[
+        list[Path] | None,
+        typer.Option("--from", help="An archive or folder at hand, in place of the network; repeatable."),
+    ] = None,
+    apart: Annotated[Path | None, typer.Option(help="Other DATA: leave out images that look like one of its.")] = None,
+    as_is: Annotated[bool, typer.Option("--as-is", help="Take a copy that differs from the published one.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Download a set (or take a copy at hand), check it, and make DATA of it, grouped by patient or lesion if known."""
+    from quantward.fetch import fetch
+
+    folder, record, fresh = fetch(name, out, given=given or (), apart=apart, as_is=as_is,
+                                  tell=partial(typer.echo, err=True), track=_track(as_json))  # fmt: skip
+    if as_json:
+        from quantward.core.store import plain
+
+        _print_json({"folder": folder, "fresh": fresh, **plain(record)})
+        return
+    for line in record.sentences():
+        typer.echo(line)
+    typer.echo(f"{'made' if fresh else 'was there'}: {folder}")
+
+
+@data_app.command("where")
+def data_where(
+    name: Annotated[str, typer.Argument(help="A set from quantward data list.")], as_json: Json = False
+) -> None:
+    """The folder of a set that was fetched."""
+    from quantward.fetch import where
+
+    folder = where(name)
+    if as_json:
+        _print_json({"name": name, "folder": folder})
+    else:
+        typer.echo(folder)
+
+
+@app.command("report")
+def report_study(
+    folder: Annotated[Path, typer.Argument(help="What --out of quantward study named; also while it still runs.")],
+    mlflow: Annotated[
+        str | None, typer.Option(help="Add each finished row to this MLflow server too (its address).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """A study's tables and figures beside the paper's: one page, and each table as CSV and LaTeX."""
+    from quantward.study.report import write_all
+
+    made = write_all(folder)
+    found = made.document()
+    if mlflow is not None:
+        from quantward.study.export import to_mlflow
+
+        found["mlflow"] = dict(zip(("added", "there"), to_mlflow(made.record, mlflow), strict=True))
+    if as_json:
+        _print_json(found)
+        return
+    rows = found["rows"]
+    typer.echo(f"{rows['finished']:,} rows finished, {rows['failed']:,} failed, {rows['waiting']:,} waiting")
+    if mlflow is not None:
+        typer.echo(f"MLflow: {found['mlflow']['added']:,} runs added, {found['mlflow']['there']:,} were there")
+    typer.echo(f"tables: {folder / 'tables'}\nreport: {made.page}")
+
+
+@app.command()
+def study(
+    file: Annotated[Path, typer.Argument(help="A study file (YAML): what to train, quantize, write, run and compare.")],
+    data: Annotated[Path, typer.Option(help="The folder that the paths of its data start from.")] = Path(),
+    out: Annotated[Path | None, typer.Option(help="Folder for everything (the study's name).")] = None,
+    scale: Annotated[str, typer.Option(help="full, or what the file says for laptop or smoke.")] = "full",
+    smoke: Annotated[bool, typer.Option("--smoke", help="Short for --scale smoke.")] = False,
+    engine: Annotated[str, typer.Option(help="Where steps run: local:jobs=2, ray:address=HOST:PORT.")] = "local",
+    store: Annotated[str, typer.Option(help="Where results are kept: a folder or an fsspec URL (OUT/store).")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan with its estimated time.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Carry a study out, or go on with it: a grid of trials, resumable, then its table and its report."""
+    from rich.console import Console
+
+    from quantward.study.live import show_rows, watching
+    from quantward.study.run import plan_lines, study_plan, study_run
+
+    scale = "smoke" if smoke else scale
+    tell = partial(typer.echo, err=True)
+    if dry_run:
+        planned = study_plan(file, data, out, scale=scale, store=store, tell=tell, track=_track(as_json))
+        if as_json:
+            _print_json(planned.document())
+        else:
+            typer.echo("\n".join(plan_lines(planned)))
+        return
+    command = " ".join(["quantward", *sys.argv[1:]])
+    with watching(Console(stderr=True), (lambda line: None) if as_json else tell) as watch:
+        done = study_run(file, data, out, scale=scale, engine=engine, store=store, command=command, watch=watch,
+                         tell=tell, track=_track(as_json))  # fmt: skip
+    if as_json:
+        _print_json(done.document())
+    else:
+        show_rows(done.record, _console())
+        typer.echo(f"report: {done.report}")
+    raise typer.Exit(FAILED if done.failed else PASS)
 
 
 @app.command("list")

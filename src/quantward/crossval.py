@@ -101,12 +101,14 @@ def train_folds(
     """Train `folds` stratified folds, no patient in two roles of one; leave a RUN for each in `out`, and the pooled
     predictions. The same command goes on at the fold, epoch and batch where it was killed.
 
-    A published split plays no part: every image is tested once. Raises UsageError for a `split` that asks for one,
+    A published split plays no part: every image is tested once. `split` is `own` (also by `auto`), or `ungrouped`,
+    which leaks (`runs.prepare`). Raises UsageError for one that asks for a published split,
     Refused where a class has fewer patients than folds or `out` holds other folds.
     """
-    if split not in ("auto", "own"):
+    if split not in ("auto", "own", "ungrouped"):
         raise UsageError(f"Expected --split own (or none) with --folds; got {split!r}. Every fold tests its own part.")
-    dataset = prepare(data, "own", track=track).dataset
+    how = "own" if split == "auto" else split
+    dataset = prepare(data, how, track=track).dataset
     parts = make_folds(dataset, folds=folds, seed=seed)
     homes = [out / f"fold-{fold.number}" for fold in parts]
     for fold, home in zip(parts, homes, strict=True):
@@ -115,7 +117,7 @@ def train_folds(
     for fold, home in zip(parts, homes, strict=True):
         # The label of the fold stands before whatever the training itself shows.
         shown = _labelled(track, f"fold {fold.number + 1}/{folds}")
-        model = train_fold(dataset, fold, home, arch=arch, weights=weights, stage=stage, size=size, split="own",
+        model = train_fold(dataset, fold, home, arch=arch, weights=weights, stage=stage, size=size, split=how,
                            seed=seed, track=shown)  # fmt: skip
         told.append(_predicted(model, dataset, fold, home, shown))
     pooled = _pooled(told, out.name)

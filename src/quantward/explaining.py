@@ -6,7 +6,7 @@ Both maps of an image are about the class that FP32 gives it, so a changed answe
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from quantward.core.values import Dataset, FloatArray, ImageArray, IntArray, Pla
 from quantward.evaluate.proportions import paired_mean
 from quantward.explain import drift
 from quantward.report.gallery import Shown, write_gallery
-from quantward.runs import open_run, plan_run
+from quantward.runs import Run, open_run, plan_run
 from quantward.workbench import cached, in_model_order, network_inputs, open_session, write_with
 
 if TYPE_CHECKING:
@@ -75,6 +75,32 @@ def explain_run(
     if images < 1 or not recipes:
         raise UsageError(f"Expected at least one image and one recipe; got {images} and {len(recipes)}. Name them.")
     opened = open_run(run, data, track=track)
+    plans = ((recipe, plan_run(run, recipe, data, seed=seed, track=track)) for recipe in ("fp32", *recipes))
+    record, pictures = drift_of(opened, data, plans, folder, method=method, images=images, shown=shown, curves=curves,
+                                target=target, runtime=runtime, threads=threads, seed=seed, track=track)  # fmt: skip
+    write_json(folder / "drift.json", record)
+    write_gallery(plain(record), pictures, folder / "drift.html")
+    return dict(plain(record))
+
+
+def drift_of(
+    opened: Run,
+    data: Path,
+    plans: Iterable[tuple[str, Plan]],
+    folder: Path,
+    *,
+    method: str = "gradcam",
+    images: int = 64,
+    shown: int = 0,
+    curves: bool = False,
+    target: str = "onnx-cpu",
+    runtime: str = "onnxruntime",
+    threads: int = 1,
+    seed: int = 0,
+    track: Track = silent,
+) -> tuple[dict[str, Any], list[Shown]]:
+    """What `explain_run` records, and the images of its gallery, for Plans (name, Plan) of a RUN that is open; the
+    first of them is FP32. Their files are written below `folder`."""
     dataset = in_model_order(opened.dataset, opened.plan.classes)
     how = opened.plan.preprocess
     pixels = cached(dataset, how, track)
@@ -84,14 +110,14 @@ def explain_run(
     masks = _masks(dataset, rows, data, how)
     groups = None if dataset.groups is None else [dataset.groups[i] for i in rows]
     place = _place(opened.plan, method)
-    float_plan = plan_run(run, "fp32", data, seed=seed, track=track)
+    others = iter(plans)
+    name, float_plan = next(others)
     session = open_session(write_with(target, float_plan, folder / "files"), runtime, threads)
     classes = np.asarray(np.concatenate([session(inputs[i : i + 16]) for i in range(0, len(inputs), 16)]).argmax(1))
-    base = _look(method, float_plan, session, inputs, classes, place, seed, track, "fp32")
+    base = _look(method, float_plan, session, inputs, classes, place, seed, track, name)
     candidates = []
     pictures: list[Shown] = []
-    for recipe in recipes:
-        plan = plan_run(run, recipe, data, seed=seed, track=track)
+    for recipe, plan in others:
         session = open_session(write_with(target, plan, folder / "files"), runtime, threads)
         after = _look(method, plan, session, inputs, classes, place, seed, track, recipe)
         measures = _measures(base, after, inputs, classes, masks, curves)
@@ -106,9 +132,7 @@ def explain_run(
         "fp32": {k: _mean(v, groups) for k, v in _own(base, inputs, classes, masks, curves).items()},
         "candidates": candidates,
     }  # fmt: skip
-    write_json(folder / "drift.json", record)
-    write_gallery(plain(record), pictures, folder / "drift.html")
-    return dict(plain(record))
+    return record, pictures
 
 
 def _place(plan: Plan, method: str) -> Place | None:

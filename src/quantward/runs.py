@@ -44,7 +44,11 @@ from quantward.workbench import (
     write_with,
 )
 
-SPLITS = ("auto", "published", "own")
+SPLITS = ("auto", "published", "own", "ungrouped")
+LEAKS = (
+    "The split is ungrouped: copies of a picture and images of one patient stand in training and test alike, so "
+    "figures are too high. No verdict may rest on them."
+)
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ class Run:
 def prepare(data: Path, how: str = "auto", *, track: Track = silent) -> Prepared:
     """Open and check DATA. `published` takes its own split and refuses one that leaks; `own` ignores it, keeps one file
     of each picture, leaves out pictures with two labels, and ties look-alikes into one group; `auto` is `published`
-    where there is a split; anything else is a split file that `quantward check --out` wrote.
+    where there is a split; `ungrouped` keeps every file and forgets who is whose, as many a paper does: copies and
+    patients then stand on both sides. Anything else is a split file that `quantward check --out` wrote.
 
     Raises Refused for unreadable files and for a published split that leaks, UsageError for an unknown `how`.
     """
@@ -82,7 +87,8 @@ def prepare(data: Path, how: str = "auto", *, track: Track = silent) -> Prepared
     if how not in SPLITS:
         dataset = with_split(dataset, how)
     report = check(dataset, track=track)
-    published = how != "own" and {"train", "test"} <= set(dataset.splits or ())
+    published = how in ("auto", "published") or how not in SPLITS
+    published = published and {"train", "test"} <= set(dataset.splits or ())
     if how == "published" and not published:
         raise UsageError(f"Expected a split into train and test in {data}; there is none. Use --split own.")
     fatal = [flaw for flaw in report.errors if published or flaw.code == "unreadable"]
@@ -92,9 +98,16 @@ def prepare(data: Path, how: str = "auto", *, track: Track = silent) -> Prepared
         raise Refused(f"Expected {data} without errors; {fatal[0].text}{more} {cure}; quantward check lists all.")
     if published:
         return Prepared(dataset, True, tuple(flaw.text for flaw in report.warnings))
+    if how == "ungrouped":
+        return Prepared(_ungrouped(dataset), False, (LEAKS, *(flaw.text for flaw in report.flaws)))
     clean, kept = leak_free(dataset, report)
     told = [] if len(clean) == len(dataset) else [kept.sentence]
     return Prepared(clean, False, (*told, *(flaw.text for flaw in report.flaws)))
+
+
+def _ungrouped(dataset: Dataset) -> Dataset:
+    """The same images, each a patient of its own."""
+    return replace(dataset, groups=None, fingerprint=digest_text("ungrouped", dataset.fingerprint))
 
 
 def train_run(
@@ -168,8 +181,14 @@ def open_run(run: Path, data: Path, *, track: Track = silent) -> Run:
     for name in ("data.json", "fold.json", "plan/plan.json"):
         if not (run / name).exists():
             raise Refused(f"Expected a finished run at {run}; {name} is missing. Run quantward train --out {run}.")
-    record = read_json(run / "data.json")
-    prepared = prepare(data, record["split"], track=track)
+    return run_with(run, prepare(data, read_json(run / "data.json")["split"], track=track))
+
+
+def run_with(run: Path, prepared: Prepared) -> Run:
+    """A finished RUN together with its images, prepared as its `data.json` says.
+
+    Raises Refused where they are not what it was trained on.
+    """
     fold = load_fold(run / "fold.json", prepared.dataset)
     card = read_json(run / "model.json")
     provenance = {"arch": card["arch"], **card["provenance"]}
@@ -264,22 +283,26 @@ def plan_run(
     trains for cross-entropy, or for the loss of the training stage that `lesson` spells.
     """
     require_lesson(lesson, [recipe])
-    made = RECIPES.make(recipe)
-    if made.needs == "nothing":
-        parent, context = load_plan(run / "plan"), Context(images=lambda n: iter(()), seed=seed, progress=track)
-    elif data is None:
+    if RECIPES.make(recipe).needs == "nothing":
+        context = Context(images=lambda n: iter(()), seed=seed, progress=track)
+        return plan_with(recipe, load_plan(run / "plan"), context)
+    if data is None:
         raise UsageError(f"Expected --data for {recipe!r}, which calibrates on images; got none. Name the run's data.")
-    else:
-        opened = open_run(run, data, track=track)
-        parent = opened.plan
-        pixels = cached(opened.dataset, parent.preprocess, track)
-        context = calibration(pixels, opened.fold, parent.preprocess, seed=seed, track=track)
-        if made.needs == "training":
-            fit = lessons(opened.dataset, pixels, opened.fold, parent, lesson=lesson, seed=seed, track=track)
-            asked = (spelling(made), parent.parent, opened.fold.dataset, str(seed), __version__,
-                     *map(str, fit.taught.values()))  # fmt: skip
-            folder = run / "trained" / digest_text(*asked)[:16]
-            return _trained(recipe, parent, replace(context, fit=fit, folder=folder), folder)
+    return plan_of(open_run(run, data, track=track), recipe, run / "trained", lesson=lesson, seed=seed, track=track)
+
+
+def plan_of(opened: Run, recipe: str, home: Path, *, lesson: str = "", seed: int = 0, track: Track = silent) -> Plan:
+    """`plan_run` for a RUN that is open. A recipe that trains keeps its state below `home`."""
+    require_lesson(lesson, [recipe])
+    made, parent = RECIPES.make(recipe), opened.plan
+    pixels = cached(opened.dataset, parent.preprocess, track)
+    context = calibration(pixels, opened.fold, parent.preprocess, seed=seed, track=track)
+    if made.needs == "training":
+        fit = lessons(opened.dataset, pixels, opened.fold, parent, lesson=lesson, seed=seed, track=track)
+        asked = (spelling(made), parent.parent, opened.fold.dataset, str(seed), __version__,
+                 *map(str, fit.taught.values()))  # fmt: skip
+        folder = home / digest_text(*asked)[:16]
+        return _trained(recipe, parent, replace(context, fit=fit, folder=folder), folder)
     return plan_with(recipe, parent, context)
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
+import sys
 import typing
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any, Literal
@@ -39,7 +41,7 @@ class Registry:
         return Path(next(iter(spec.submodule_search_locations)))
 
     def _outside(self) -> dict[str, metadata.EntryPoint]:
-        return {point.name: point for point in metadata.entry_points(group=f"{self.package}")}
+        return _entry_points(self.package, tuple(sys.path))
 
     def names(self) -> list[str]:
         """All entries, sorted."""
@@ -116,6 +118,12 @@ def spelling(entry: Any) -> str:
                 shown = "+".join(value) if isinstance(value, tuple) else f"{value}"
             parts.append(f"{item.name}={shown}")
     return f"{stem}:{','.join(parts)}" if parts else stem
+
+
+@cache
+def _entry_points(group: str, path: tuple[str, ...]) -> dict[str, metadata.EntryPoint]:
+    """The entries of other packages below `path`: asking every installed package costs 20 ms a time."""
+    return {point.name: point for point in metadata.entry_points(group=group)}
 
 
 def _hints(kind: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ is one way through the steps, from a data set to what one deployed file said.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -20,7 +20,8 @@ class Step:
     """One piece of work. `asked` is plain JSON and all that the key is made of, with `needs` (part -> key of a step
     that goes before). `places` says where things lie on this machine (part -> path), which decides nothing.
 
-    `alone` steps are timed: nothing else runs beside them. `cpus` and `gpus` are what a cluster reserves.
+    `alone` steps are timed: nothing else runs beside them. `cpus` and `gpus` are what a cluster reserves. `guess` is
+    how many seconds it may take, as a rule of thumb has it; it decides nothing.
     """
 
     key: str
@@ -32,6 +33,7 @@ class Step:
     alone: bool = False
     cpus: float = 1
     gpus: float = 0
+    guess: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ class Trial:
 @dataclass(frozen=True)
 class Row:
     """One row of the study's tables: trials that differ only in the fold, pooled by the `score` step, with the steps
-    that hold their latency, drift and layer sensitivity (empty where the study does not ask)."""
+    that hold their latency, drift, answers about the external images (a `score`, of the first fold's network) and layer
+    sensitivity; empty where the study does not ask."""
 
     data: str
     backbone: str
@@ -90,6 +93,7 @@ class Row:
     bench: str = ""
     drift: str = ""
     external: str = ""
+    sensitivity: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Tables of a study, one file each: a frozen dataclass whose `sheets(record)` lays finished rows out."""
