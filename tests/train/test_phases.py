@@ -13,6 +13,7 @@ from quantward.core.errors import UsageError
 from quantward.train import STAGES, loop
 from quantward.train.batches import Images
 from quantward.train.judge import evaluate
+from quantward.train.lesson import lesson_named
 
 SPELLED = "staged:head_epochs=2,top_epochs=1,epochs=2,top=0.5,fall=0.1,batch=12,lr=0.01,precision=32,schedule=constant"
 
@@ -86,3 +87,11 @@ def test_without_tuning_images_the_last_epoch_stays(images: Images) -> None:
     alone = dataclasses.replace(images, tune=images.tune[:0])
     history = STAGES.make(SPELLED).run(tiny(), alone, seed=0)
     assert history.best_epoch == 5 == len(history.rows)
+
+
+def test_as_a_lesson_it_is_refused_whatever_its_options() -> None:
+    """Its phases would be silently dropped, and cross-entropy be all that is left."""
+    for spelled in ("staged", "staged:top=0.5", "staged:class_weights=balanced"):
+        with pytest.raises(UsageError, match="in what order layers learn"):
+            lesson_named(spelled)
+    assert lesson_named("fit:class_weights=balanced").class_weights == "balanced"

@@ -21,6 +21,7 @@ from quantward.quantize._learned import Learned
 from quantward.train import STAGES, Course, fit
 from quantward.train.batches import Batch, Images
 from quantward.train.distillation import distillation
+from quantward.train.head import reads_of_head
 from quantward.train.losses import Loss, criterion
 from quantward.train.saliency import SaliencyLoss
 
@@ -146,3 +147,37 @@ def test_the_first_answer_is_about_the_batch_s_own_images(four: Images) -> None:
         batch = four.to_tune().batch(four.train[:6])
         lesson(net, batch)
         assert asked[0] is batch.inputs
+
+
+@pytest.mark.parametrize("method", ["lsq", "pact"])
+def test_features_are_what_the_rounded_head_reads_and_they_teach_it(
+    rounded: Callable[[str], Learned], four: Images, method: str
+) -> None:
+    net = rounded(method).train()
+    head = next(p for key, p in net.network.named_parameters() if key == "head/weight")
+    bias = next(p for key, p in net.network.named_parameters() if key == "head/bias")
+    batch = four.to_tune().batch(four.train[:8])
+    before = net.network.on_input
+    with reads_of_head(net) as seen:
+        logits = net(batch.inputs)
+    assert net.network.on_input == before and len(seen) == 1 and seen[0].shape == (8, head.shape[1])
+    with torch.no_grad():
+        witness = seen[0] @ net.network.on_weight("head.weight", head).T + bias  # type: ignore[misc]
+        # The logits have been rounded to their own grid since.
+        assert float((witness - logits).norm()) < 0.2 * float(logits.norm())
+    teacher = teacher_of(tiny(classes=4).float(), 32, 4)
+    teacher.model.net.float()
+    terms = distillation(criterion(), teacher, features=50.0)(net, batch)
+    assert set(terms) == {"loss", "distill", "features"}
+    weight = next(p for key, p in net.network.named_parameters() if key.startswith("stem"))
+    of_head, of_weight, of_steps = torch.autograd.grad(terms["features"], [head, weight, net.steps], allow_unused=True)
+    assert of_head is None and float(of_weight.abs().max()) > 0 and float(of_steps.abs().max()) > 0
+    moved = torch.optim.Adam([p for p in net.parameters() if p.requires_grad], 3e-3)
+    told = []
+    for _ in range(8):
+        term = distillation(criterion(), teacher, alpha=1.0, features=50.0)(net, batch)["features"]
+        moved.zero_grad()
+        term.backward()
+        moved.step()
+        told.append(term.item())
+    assert told[-1] < told[0]

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from quantward.train.backbones import build, preprocess_of
     from quantward.train.batches import Batch, Batches, Images
     from quantward.train.course import Course
+    from quantward.train.crew import on_devices
     from quantward.train.files import load_model, save_model
     from quantward.train.judge import evaluate
     from quantward.train.loop import History, Stopped, fit
     from quantward.train.losses import classify, criterion, cross_entropy
+    from quantward.train.profile import profiled
     from quantward.train.run import train_model
 
 STAGES = Registry("stage", "quantward.train.stages")
@@ -37,7 +39,9 @@ _HOMES = {
     "evaluate": "judge",
     "fit": "loop",
     "load_model": "files",
+    "on_devices": "crew",
     "preprocess_of": "backbones",
+    "profiled": "profile",
     "save_model": "files",
     "train_model": "run",
 }
@@ -57,7 +61,9 @@ __all__ = [
     "evaluate",
     "fit",
     "load_model",
+    "on_devices",
     "preprocess_of",
+    "profiled",
     "save_model",
     "train_model",
 ]

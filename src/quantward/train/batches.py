@@ -6,7 +6,7 @@ processes, nothing to seed, nothing to wait for. An epoch can start at any batch
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ import torch
 from quantward.core.errors import Refused
 from quantward.core.values import ImageArray, IntArray, Preprocess
 from quantward.train.augment import Augment, apply
+from quantward.train.spans import span
 
 
 class Batch(NamedTuple):
@@ -33,6 +34,7 @@ class Batches:
     `pixels` has shape (n, s, s, 3), uint8; `labels` shape (n,). The images are dealt evenly, so that no epoch ends in a
     batch of one image, whose batch statistics would be meaningless. With `balance` an epoch shows every class as often
     as the others: of a large class some images, all of a small one several times, each time in another random view.
+    `known`, (n, f), stands in for the pixels where a part of the network has been asked about all of them.
     """
 
     pixels: ImageArray = field(repr=False)
@@ -44,6 +46,7 @@ class Batches:
     shuffle: bool = False
     seed: int = 0
     balance: bool = False
+    known: torch.Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         shape = (len(self.labels), self.preprocess.size, self.preprocess.size, 3)
@@ -81,24 +84,32 @@ class Batches:
             drawn.append(np.concatenate(often)[:wanted] if often else own[:0])
         return np.concatenate(drawn)
 
-    def epoch(self, epoch: int = 0, skip: int = 0, device: torch.device | str = "cpu") -> Iterator[Batch]:
-        """The batches of one epoch from number `skip` on, as inputs on `device`."""
+    def epoch(
+        self,
+        epoch: int = 0,
+        skip: int = 0,
+        device: torch.device | str = "cpu",
+        part: Callable[[IntArray], IntArray] = lambda images: images,
+    ) -> Iterator[Batch]:
+        """The batches of one epoch from number `skip` on, of each the `part` that is wanted, as inputs on `device`."""
         for images in self.order(epoch)[skip:]:
-            yield self.batch(images, epoch, device)
+            yield self.batch(part(images), epoch, device)
 
     def batch(self, images: IntArray, epoch: int = 0, device: torch.device | str = "cpu") -> Batch:
         """Some draws (image numbers, see `order`) as network inputs; the random view depends on draw and epoch."""
         draws, images = images, np.asarray(images) % len(self.labels)
-        raw = torch.from_numpy(self.pixels[images]).to(device, non_blocking=True)
-        # The cache is stored pixel by pixel, which is channels-last as it stands: no transpose is ever made.
-        inputs = raw.permute(0, 3, 1, 2).to(torch.float32)
-        inputs = apply(inputs, self.augment, seed=self.seed, epoch=epoch, images=draws)
-        inputs = normalise(inputs, self.preprocess)
-        return Batch(
-            inputs,
-            torch.from_numpy(np.asarray(self.labels[images], np.int64)).to(device),
-            torch.from_numpy(np.asarray(images, np.int64)),
-        )
+        labels = torch.from_numpy(np.asarray(self.labels[images], np.int64)).to(device)
+        told = torch.from_numpy(np.asarray(images, np.int64))
+        if self.known is not None:
+            return Batch(self.known[told].to(device), labels, told)
+        with span("data"):
+            raw = torch.from_numpy(self.pixels[images]).to(device, non_blocking=True)
+            # The cache is stored pixel by pixel, which is channels-last as it stands: no transpose is ever made.
+            inputs = raw.permute(0, 3, 1, 2).to(torch.float32)
+        with span("augment"):
+            inputs = apply(inputs, self.augment, seed=self.seed, epoch=epoch, images=draws)
+            inputs = normalise(inputs, self.preprocess)
+        return Batch(inputs, labels, told)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,8 +16,9 @@ from quantward.core.errors import Refused
 from quantward.core.values import Model, Preprocess
 from quantward.train.batches import Batch, Images
 from quantward.train.files import CARD, Card, load_model, read_card
-from quantward.train.head import head_of, reads
+from quantward.train.head import reads_of_head
 from quantward.train.losses import Criterion, Loss, divergence, wide
+from quantward.train.spans import span
 
 
 class Answer(NamedTuple):
@@ -45,7 +46,7 @@ class Teacher:
         if self.known is not None:
             return Answer(*(part[batch.indices].to(batch.inputs.device) for part in self.known))
         net: nn.Module = self.model.net.to(batch.inputs.device).eval()
-        with torch.no_grad(), reads(head_of(net)) as seen:
+        with span("teacher"), torch.no_grad(), reads_of_head(net) as seen:
             logits = wide(net(seen_by(self.model.preprocess, batch.inputs, self.student)))
         return Answer(logits[:, list(self.order)], seen[-1])
 
@@ -79,7 +80,7 @@ def distillation(
 
     def loss(net: Any, batch: Batch) -> Mapping[str, Tensor]:
         with ExitStack() as stack:
-            seen = stack.enter_context(reads(head_of(net))) if features > 0 else []
+            seen = stack.enter_context(reads_of_head(net)) if features > 0 else []
             logits = net(batch.inputs)
         said, terms = teacher(batch), {}
         if alpha < 1:

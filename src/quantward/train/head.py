@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from quantward.core.errors import UsageError
+from quantward.graph.network import Network
+from quantward.graph.walk import layers
 
 
 def head_names(net: nn.Module) -> tuple[str, ...]:
@@ -51,6 +53,34 @@ def reads(module: nn.Module) -> Iterator[list[Tensor]]:
         yield seen
     finally:
         handle.remove()
+
+
+@contextmanager
+def reads_of_head(net: nn.Module) -> Iterator[list[Tensor]]:
+    """What the (last) layer that makes logits is given while the block runs, one tensor (b, features) a call; also of
+    a Plan's program, as quantization-aware training runs it, whose layers are no modules: there, rounded as the file
+    will round it.
+
+    Raises UsageError where the network has no such layer of its own.
+    """
+    program = next((module for module in net.modules() if isinstance(module, Network)), None)
+    if program is None:
+        with reads(head_of(net)) as seen:
+            yield seen
+        return
+    head, before, noted = list(layers(program.program))[-1].name, program.on_input, list[Tensor]()
+
+    def note(name: str, given: Tensor) -> Tensor:
+        given = given if before is None else before(name, given)
+        if name == head:
+            noted.append(given.flatten(1))
+        return given
+
+    program.on_input = note
+    try:
+        yield noted
+    finally:
+        program.on_input = before
 
 
 def blocks(net: nn.Module) -> list[list[str]]:

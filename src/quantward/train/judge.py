@@ -5,30 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from quantward.train.batches import Batches
+from quantward.train.team import ALONE, Team
 
 
 @torch.inference_mode()
-def evaluate(net: Any, batches: Batches, device: torch.device | str = "cpu") -> dict[str, float]:
+def evaluate(net: Any, batches: Batches, device: torch.device | str = "cpu", team: Team = ALONE) -> dict[str, float]:
     """Cross-entropy, accuracy and balanced accuracy (mean of the classes' sensitivities) of a net in eval mode.
 
-    Classes without an image are left out of the mean.
+    Classes without an image are left out of the mean. Each process of a `team` runs its share of every batch.
     """
-    loss, right, count = 0.0, torch.zeros(0), torch.zeros(0)
-    for batch in batches.epoch(device=device):
+    classes = int(np.max(batches.labels)) + 1
+    loss = torch.zeros(1, dtype=torch.float64, device=device)
+    right, count = torch.zeros(classes, dtype=torch.float64), torch.zeros(classes, dtype=torch.float64)
+    for batch in batches.epoch(device=device, part=team.part):
+        if not len(batch.labels):
+            continue
         logits = net(batch.inputs).float()
-        if not len(count):
-            right, count = torch.zeros(logits.shape[1]), torch.zeros(logits.shape[1])
-        loss += float(nn.functional.cross_entropy(logits, batch.labels, reduction="sum"))
-        labels, hits = batch.labels.cpu(), (logits.argmax(1) == batch.labels).float().cpu()
+        loss += nn.functional.cross_entropy(logits, batch.labels, reduction="sum")
+        labels, hits = batch.labels.cpu(), (logits.argmax(1) == batch.labels).double().cpu()
         right.index_add_(0, labels, hits)
         count.index_add_(0, labels, torch.ones_like(hits))
+    told = team.sum(torch.cat((loss, right.to(device), count.to(device)))).cpu()
+    loss, right, count = told[:1], told[1 : 1 + classes], told[1 + classes :]
     seen = count > 0
     return {
-        "loss": loss / float(count.sum()),
+        "loss": float(loss) / float(count.sum()),
         "accuracy": float(right.sum() / count.sum()),
         "balanced_accuracy": float((right[seen] / count[seen]).mean()),
     }

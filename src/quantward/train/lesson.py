@@ -16,13 +16,18 @@ LOOP = (*(field.name for field in fields(Course)), "head", "augment", "preset")
 def lesson_named(text: str) -> Any:
     """The stage that is spelled `text`, of which only the loss and the `sampling` of images are wanted.
 
-    Raises UsageError for an unknown stage or option, and for options of the stage's own loop:
-    they would change nothing.
+    Raises UsageError for an unknown stage or option, for options of the stage's own loop, and for a stage that is
+    about its loop alone (`staged`): they would change nothing.
 
     >>> lesson_named("saliency:masked=0.7").masked
     0.7
     """
     stage = STAGES.make(text)
+    if plain := getattr(stage, "taught_as", ""):
+        raise UsageError(
+            f"Expected a lesson that says what is learned; got {text!r}, which says in what order layers learn, and "
+            f"that is the recipe's. Use {plain}, or leave the lesson out."
+        )
     for option in text.partition(":")[2].split(","):
         name = option.partition("=")[0].strip()
         if name in LOOP:

@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from quantward.core.errors import QuantwardError, Refused
+from quantward.core.lock import only_run
 from quantward.core.progress import Track, silent
 from quantward.core.store import digest_arrays, plain
 from quantward.train import checkpoint
@@ -30,10 +31,13 @@ from quantward.train.batches import Batch, Batches
 from quantward.train.checkpoint import Progress, Tensors
 from quantward.train.course import Course, rate
 from quantward.train.judge import describe, evaluate, minutes
-from quantward.core.lock import only_run
 from quantward.train.losses import Loss
+from quantward.train.memory import kept_memory
 from quantward.train.optimizer import default_groups, freeze_norm, keep_inputs, make_optimizer, rest_frozen
+from quantward.train.spans import span
+from quantward.train.spans import step as watched_step
 from quantward.train.stopping import stop_wish
+from quantward.train.team import team
 
 log = logging.getLogger(__name__)
 
@@ -83,17 +87,25 @@ def fit(
     if not len(train.indices):
         raise Refused("Expected training images; the fold has none. Make the folds anew.")
     kind = precision(course.precision)
+    together = team()
+    if together and len(train.indices) // len(train) < together.size:
+        raise Refused(
+            f"Expected batches of at least one image for each of {together.size} devices; the smallest has "
+            f"{len(train.indices) // len(train)}. Raise batch, or use fewer devices."
+        )
     whole = plain(
         {
             **(arguments or {}),
+            **({"devices": together.size} if together else {}),
             "course": asdict(course),
             "seed": seed,
             "precision": kind,
             "images": digest_arrays({"labels": np.asarray(train.labels), "train": np.asarray(train.indices)}),
         }
     )
-    with only_run(folder) if folder else nullcontext(), repeatable(seed, course.deterministic):
-        run = _Run(net, train, tune, course, loss, folder, whole, groups, save_every, track, kind)
+    alone = only_run(folder) if folder and together.leads else nullcontext()
+    with alone, kept_memory(), repeatable(seed, course.deterministic):
+        run = _Run(net, train, tune, course, loss, folder, whole, groups, save_every, track, kind, seed)
         return run.to_the_end()
 
 
@@ -105,7 +117,7 @@ class _Forward(nn.Module):
         self.net, self.arithmetic = net, fabric.autocast
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        with self.arithmetic():
+        with span("forward"), self.arithmetic():
             logits: torch.Tensor = self.net(inputs)
         return logits.float() if logits.dtype == torch.bfloat16 else logits
 
@@ -126,18 +138,21 @@ class _Run:
         save_every: float,
         track: Track,
         kind: str,
+        seed: int,
     ) -> None:
         from lightning_fabric import Fabric
 
+        self.team, self.seed = team(), seed
         self.net, self.train, self.course, self.loss = net, train, course, loss
         self.tune = tune if tune is not None and len(tune.indices) else None
         self.folder, self.save_every, self.track, self.kind = folder, save_every, track, kind
         place = "cuda" if torch.cuda.is_available() else "cpu"
-        self.fabric = Fabric(accelerator=place, devices=1, precision=kind)
+        self.fabric = Fabric(accelerator=place, devices=[self.team.rank] if place == "cuda" else 1, precision=kind)
         # Channels-last first: the optimizer's moments take the layout of the parameters they belong to.
         net.to(device=self.fabric.device)
         net.to(memory_format=torch.channels_last)
         keep_inputs(net)
+        self.team.follow(net)
         self.optimizer = make_optimizer(course, groups or default_groups(net, course))
         self.forward = _Forward(net, self.fabric)
         self.fabric_optimizer = self.fabric.setup_optimizers(self.optimizer)
@@ -150,10 +165,12 @@ class _Run:
         self.saved = self.started = time.monotonic()
         if folder is not None:
             self._go_on(folder, arguments)
+            # Nobody writes a new state before all have read the old one.
+            self.team.wait(self.fabric.device)
 
     def to_the_end(self) -> History:
         """Train until the course, or the patience, is at its end."""
-        with stop_wish() as wished:
+        with stop_wish() if self.team.leads else nullcontext(lambda: False) as wished:
             while not self.progress.finished:
                 self._epoch(wished)
                 self._judge()
@@ -167,6 +184,8 @@ class _Run:
 
     def _go_on(self, folder: Path, arguments: dict[str, Any]) -> None:
         found = checkpoint.read(folder, arguments)
+        if found is None and not self.team.leads:
+            return
         if found is None:
             need = 6 * sum(t.numel() * t.element_size() for t in self.net.state_dict().values())
             folder.mkdir(parents=True, exist_ok=True)
@@ -202,13 +221,15 @@ class _Run:
             name: torch.tensor(value, dtype=torch.float64, device=device) for name, value in self.progress.sums.items()
         }
         self.started = time.monotonic() - self.progress.seconds
-        batches = self.train.epoch(epoch, first, device)
+        batches = self.train.epoch(epoch, first, device, self.team.part)
         for number, batch in enumerate(self.track(batches, self._label(), per_epoch - first), first):
             step = epoch * per_epoch + number
             now = rate(course, step, course.epochs * per_epoch, self.progress.factor)
             for group, share in zip(self.optimizer.param_groups, self.shares, strict=True):
                 group["lr"] = now * share
-            self._step(batch)
+            self.team.seed(self.seed, step)
+            with watched_step(self.net, len(batch.labels)):
+                self._step(batch)
             stop = wished()
             if number + 1 < per_epoch and (stop or self._due()):
                 self._record(number + 1)
@@ -217,16 +238,36 @@ class _Run:
                 raise Stopped(self._farewell())
 
     def _step(self, batch: Batch) -> None:
-        terms = self.loss(self.forward, batch)
-        total = torch.stack([term.float() for term in terms.values()]).sum()
-        self.fabric.backward(total)
+        with span("loss"):
+            terms = self.loss(self.forward, batch)
+            total = torch.stack([term.float() for term in terms.values()]).sum()
+        with span("backward"):
+            self.fabric.backward(total)
+        count = len(batch.labels)
+        one = total.new_ones((), dtype=torch.float64)
+        weighted = torch.stack([*(term.detach().double() for term in terms.values()), one]) * count
+        *values, everybody = self.team.sum(weighted).unbind()
+        if self.team:
+            self.team.average(self._shared(), count / float(everybody))
+        with span("optimizer"):
+            self._move()
+        for name, value in zip(terms, values, strict=True):
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def _shared(self) -> list[torch.Tensor]:
+        """What differs between devices after a backward pass: gradients, and running statistics of net and loss."""
+        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norms = [module for module in self.net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        running = [value for norm in norms for value in (norm.running_mean, norm.running_var) if value is not None]
+        own = self.loss.buffers() if isinstance(self.loss, nn.Module) else ()
+        return [*gradients, *running, *(value for value in own if value.is_floating_point())]
+
+    def _move(self) -> None:
+        """From gradients to new weights."""
         if self.course.clip:
             nn.utils.clip_grad_norm_(self.net.parameters(), self.course.clip)
         self.fabric_optimizer.step()
         self.fabric_optimizer.zero_grad(set_to_none=True)
-        weighted = {name: term.detach().double() * len(batch.labels) for name, term in terms.items()}
-        for name, value in weighted.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
 
     def _judge(self) -> None:
         """After an epoch: look at the tuning images, keep the best, decide whether to go on, save."""
@@ -236,7 +277,9 @@ class _Run:
         row = {f"train_{name}": value / count for name, value in self.progress.sums.items()}
         if self.tune is not None:
             self.net.eval()
-            row |= {f"tune_{name}": v for name, v in evaluate(self.forward, self.tune, self.fabric.device).items()}
+            with span("validation", whole=True):
+                told = evaluate(self.forward, self.tune, self.fabric.device, self.team)
+            row |= {f"tune_{name}": value for name, value in told.items()}
         number, seconds = done.epoch + 1, time.monotonic() - self.started
         row = {"epoch": number, **row, "rate": self.optimizer.param_groups[0]["lr"]}
         row["seconds"] = seconds - sum(earlier["seconds"] for earlier in done.history)
@@ -260,8 +303,9 @@ class _Run:
         score = row["tune_loss"] if course.monitor == "loss" else -row["tune_accuracy"]
         if done.best is None or score < done.best:
             self.best = {name: checkpoint.stored(tensor) for name, tensor in self.net.state_dict().items()}
-            if self.folder is not None:
-                checkpoint.write_best(self.folder, done.epoch, self.best)
+            if self.folder is not None and self.team.leads:
+                with span("checkpoint"):
+                    checkpoint.write_best(self.folder, done.epoch, self.best)
             done = replace(done, best=score, best_epoch=done.epoch)
         if done.reference is None or score < done.reference - course.min_delta:
             return replace(done, reference=score, waited=0, rested=0)
@@ -283,10 +327,10 @@ class _Run:
         self.progress = replace(self.progress, batch=batch, sums=sums, seconds=time.monotonic() - self.started)
 
     def _due(self) -> bool:
-        return self.folder is not None and time.monotonic() - self.saved >= self.save_every
+        return self.folder is not None and self.team.leads and time.monotonic() - self.saved >= self.save_every
 
     def _save(self) -> None:
-        if self.folder is None:
+        if self.folder is None or not self.team.leads:
             return
         tensors = {f"net.{name}": tensor for name, tensor in self.net.state_dict().items()}
         if isinstance(self.loss, nn.Module):
@@ -295,7 +339,8 @@ class _Run:
         tensors["random.cpu"] = torch.get_rng_state()
         if self.fabric.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.fabric.device)
-        checkpoint.write(self.folder, self.progress, tensors)
+        with span("checkpoint"):
+            checkpoint.write(self.folder, self.progress, tensors)
         self.saved = time.monotonic()
 
     def _label(self) -> str:

@@ -11,6 +11,7 @@ from torch import nn
 
 from quantward.core import machine
 from quantward.core.errors import Refused
+from quantward.core.lock import only_run
 from quantward.core.progress import Track, silent
 from quantward.core.registry import spelling
 from quantward.core.store import digest_arrays, plain
@@ -18,8 +19,8 @@ from quantward.core.values import Dataset, Fold, ImageArray, Model, Preprocess
 from quantward.train import checkpoint
 from quantward.train.backbones import build
 from quantward.train.batches import Images
+from quantward.train.crew import crew, devices
 from quantward.train.files import CARD, load_model, read_card, save_model, write_history
-from quantward.core.lock import only_run
 from quantward.train.loop import History
 from quantward.train.losses import Loss
 
@@ -93,12 +94,17 @@ def train_model(
             "roles": digest_arrays({"train": images.train, "tune": images.tune}),
         },
     }
+    if devices() > 1:
+        arguments["devices"] = devices()
     arguments |= stage.depends(arguments)
     with only_run(folder):
         if (folder / CARD).exists():
             checkpoint.refuse_changes(read_card(folder).provenance.get("arguments"), plain(arguments), folder)
             return load_model(folder)
-        history = stage.run(net, images, seed=seed, folder=folder, arguments=arguments, track=track)
+        job = {"arch": arch, "options": record["options"], "stage": spelling(stage), "seed": seed,
+               "arguments": arguments, "folder": folder}  # fmt: skip
+        with crew(devices(), images, job):
+            history = stage.run(net, images, seed=seed, folder=folder, arguments=arguments, track=track)
         provenance = {
             "arguments": plain(arguments),
             "machine": machine.describe(),

@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from quantward.train.batches import Batch
 from quantward.train.losses import Criterion, divergence, wide
+from quantward.train.spans import span
 
 Threshold = Literal["fixed", "adaptive"]
 Fill = Literal["noise", "mean"]
@@ -104,7 +105,8 @@ def saliency_map(logits: Tensor, labels: Tensor, inputs: Tensor, *, create_graph
     The sum over the batch is differentiated at once; where batch statistics tie images together, so do they here.
     """
     wanted = logits.gather(1, labels[:, None]).sum()
-    (slope,) = torch.autograd.grad(wanted, inputs, create_graph=create_graph, retain_graph=True)
+    with span("saliency"):
+        (slope,) = torch.autograd.grad(wanted, inputs, create_graph=create_graph, retain_graph=True)
     return slope.abs().mean(1)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -19,6 +19,7 @@ from quantward.train.loop import History
 from quantward.train.presets import with_presets
 from quantward.train.supervision import Supervision
 from quantward.train.teach import teach
+from quantward.train.trunk import asked_once
 
 
 @with_presets
@@ -29,8 +30,12 @@ class Staged(Supervision, Course):
     The head trains for `head_epochs` at `lr`, with the share `top` of the blocks (those next to it) for `top_epochs` at
     `fall` times that, and everything for `epochs` at `fall` times that again; schedule and patience begin anew in each.
     Normalisations of frozen blocks keep their statistics. A phase starts from the best epoch before it, and the best
-    of all phases is kept. 0 epochs leave a phase out.
+    of all phases is kept. 0 epochs leave a phase out. With `augment=none` the frozen network is asked once for every
+    image while the head trains, else about every view.
     """
+
+    taught_as: ClassVar[str] = "fit"
+    """The stage whose loss this is: as a lesson, for another loop, nothing else is left of it."""
 
     head_epochs: int = 3
     top_epochs: int = 5
@@ -61,6 +66,7 @@ class Staged(Supervision, Course):
         for number, (name, course, frozen) in enumerate(self._phases(net)):
             for key, parameter in net.named_parameters():
                 parameter.requires_grad_(key not in frozen)
+            alone = name == "head" and self.augment == "none"
             history = teach(
                 net,
                 images,
@@ -70,6 +76,7 @@ class Staged(Supervision, Course):
                 seed=seed + number,
                 folder=None if folder is None else checkpoint.part(folder, f"{number}-{name}"),
                 arguments={**(arguments or {}), "phase": name},
+                known=asked_once(net, images) if alone else None,
                 track=track,
             )
             score = self._score(history)
