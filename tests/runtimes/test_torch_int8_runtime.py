@@ -36,6 +36,8 @@ from quantward.runtimes.torch_int8 import TorchInt8 as Runtime  # noqa: E402
 from quantward.targets.torch_int8 import TorchInt8 as Target  # noqa: E402
 
 ENGINES = ["fbgemm", "qnnpack", "x86", "onednn"]
+announced = pytest.mark.filterwarnings("ignore:torch.quantize")
+"""For tests that call torch themselves: it announces once a process, at whichever call is the first, that these go."""
 
 
 @pytest.fixture(params=ENGINES)
@@ -187,6 +189,7 @@ def worst_case(channels: int, groups: int, weight: int = 127) -> tuple[Layer, to
     return layer, graded(bytes_in, Grid(1.0, 0)), sums
 
 
+@announced
 @pytest.mark.parametrize("groups", [1, 128])
 def test_saturating_kernels_are_known_before_they_run(engine: str, groups: int) -> None:
     layer, x, sums = worst_case(128, groups)
@@ -245,6 +248,7 @@ def _with_biases(plan: Plan, tensors: dict[str, QuantSpec]) -> dict[str, QuantSp
     return {**tensors, **bias_specs(plan, tensors)}
 
 
+@announced
 def test_bytes_and_quantized_tensors_share_memory() -> None:
     x = torch.quantize_per_tensor(torch.rand(2, 3, 4, 4), 0.01, 7, torch.quint8)
     x = x.contiguous(memory_format=torch.channels_last)

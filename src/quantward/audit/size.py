@@ -54,7 +54,7 @@ def size(plan: Plan, variant: Variant) -> Size:
             spec, (kind, held) = plan.tensors.get(name), found[name]
             kinds[_told(array.size, spec, kind, held)] += 1
             stored += held
-            if spec is not None and kind == "FLOAT":
+            if spec is not None and spec.bits < 32 and kind == "FLOAT":  # a bias takes four bytes either way
                 kept.append(name)
     return Size(variant.bytes, promised, overhead, stored, dict(sorted(kinds.items())), tuple(kept))
 
