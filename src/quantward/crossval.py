@@ -120,7 +120,7 @@ def train_folds(
         model = train_fold(dataset, fold, home, arch=arch, weights=weights, stage=stage, size=size, split=how,
                            seed=seed, track=shown)  # fmt: skip
         told.append(_predicted(model, dataset, fold, home, shown))
-    pooled = _pooled(told, out.name)
+    pooled = predictions.pooled(told, out.name)
     predictions.save(pooled, out / POOLED)
     found = CrossValidated(out, pooled, tuple(told), evaluate(pooled, replicates=replicates, seed=seed, track=track))
     record = {"folds": folds, "seed": seed, "stage": stage, "arch": arch, "dataset": dataset.fingerprint}
@@ -158,18 +158,6 @@ def _predicted(model: Model, dataset: Dataset, fold: Fold, home: Path, track: Tr
         made = predictions_of(session, dataset, fold.test, pixels, model.preprocess, home.name, track)
         predictions.save(made, path)
     return replace(predictions.load(path), source=home.name)
-
-
-def _pooled(told: list[Predictions], source: str) -> Predictions:
-    groups = [fold.groups for fold in told]
-    return Predictions(
-        ids=tuple(name for fold in told for name in fold.ids),
-        truth=np.concatenate([fold.truth for fold in told]),
-        probabilities=np.concatenate([fold.probabilities for fold in told]),
-        classes=told[0].classes,
-        source=source,
-        groups=None if None in groups else tuple(name for group in groups for name in group or ()),
-    )
 
 
 def _labelled(track: Track, before: str) -> Track:

@@ -18,13 +18,12 @@ from quantward.core.store import digest_file, read_json
 from quantward.core.values import Predictions
 from quantward.evaluate import evaluate
 from quantward.evaluate.metrics import overall
-from quantward.evaluate.predictions import load
+from quantward.evaluate.predictions import load, pooled
 from quantward.graph.files import load_plan
 from quantward.runs import open_run, plan_run
 from quantward.study.execute import KINDS, execute
 from quantward.study.keys import made_by
 from quantward.study.steps._images import images_of
-from quantward.study.steps._pooled import pooled
 from quantward.study.steps._teachers import with_teachers
 from quantward.study.steps.score import Score
 from quantward.study.store import FolderStore

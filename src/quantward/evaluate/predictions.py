@@ -194,3 +194,16 @@ def _check_probabilities(values: FloatArray, lines: Sequence[int], path: Path) -
             f"Expected the probabilities in line {lines[row]} of {path} to sum to 1 within {SUM_TOLERANCE}; "
             f"they sum to {values[row].sum():.6g}. Write the softmax of all classes."
         )
+
+
+def pooled(folds: Sequence[Predictions], source: str) -> Predictions:
+    """What several folds said, one after the other, as one set; groups only where every fold has them."""
+    groups = [fold.groups for fold in folds]
+    return Predictions(
+        ids=tuple(name for fold in folds for name in fold.ids),
+        truth=np.concatenate([fold.truth for fold in folds]),
+        probabilities=np.concatenate([fold.probabilities for fold in folds]),
+        classes=folds[0].classes,
+        source=source,
+        groups=None if None in groups else tuple(name for group in groups for name in group or ()),
+    )

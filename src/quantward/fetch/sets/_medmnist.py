@@ -18,6 +18,20 @@ from quantward.fetch.values import File, Item
 
 ZENODO = "https://zenodo.org/records/10519652"
 SPLITS = ("train", "val", "test")
+ORGANS = (
+    "bladder",
+    "femur_left",
+    "femur_right",
+    "heart",
+    "kidney_left",
+    "kidney_right",
+    "liver",
+    "lung_left",
+    "lung_right",
+    "pancreas",
+    "spleen",
+)
+"""Of the three sets of abdominal organs, in the order of their label numbers."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from quantward.fetch.sets._medmnist import Medmnist
+from quantward.fetch.sets._medmnist import ORGANS, Medmnist
 
 
 @dataclass(frozen=True)
@@ -15,19 +15,7 @@ class Organamnist(Medmnist):
 
     name: ClassVar[str] = "organamnist"
     title: ClassVar[str] = "OrganAMNIST (MedMNIST v2)"
-    classes: ClassVar[tuple[str, ...]] = (
-        "bladder",
-        "femur_left",
-        "femur_right",
-        "heart",
-        "kidney_left",
-        "kidney_right",
-        "liver",
-        "lung_left",
-        "lung_right",
-        "pancreas",
-        "spleen",
-    )
+    classes: ClassVar[tuple[str, ...]] = ORGANS
     counts: ClassVar[Mapping[str, int]] = {"train": 34561, "val": 6491, "test": 17778}
     md5: ClassVar[Mapping[str, str]] = {
         "28": "68e3f8846a6bd62f0c9bf841c0d9eacc",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from quantward.fetch.sets._medmnist import Medmnist
+from quantward.fetch.sets._medmnist import ORGANS, Medmnist
 
 
 @dataclass(frozen=True)
@@ -15,19 +15,7 @@ class Organcmnist(Medmnist):
 
     name: ClassVar[str] = "organcmnist"
     title: ClassVar[str] = "OrganCMNIST (MedMNIST v2)"
-    classes: ClassVar[tuple[str, ...]] = (
-        "bladder",
-        "femur_left",
-        "femur_right",
-        "heart",
-        "kidney_left",
-        "kidney_right",
-        "liver",
-        "lung_left",
-        "lung_right",
-        "pancreas",
-        "spleen",
-    )
+    classes: ClassVar[tuple[str, ...]] = ORGANS
     counts: ClassVar[Mapping[str, int]] = {"train": 12975, "val": 2392, "test": 8216}
     md5: ClassVar[Mapping[str, str]] = {
         "28": "b9ceb9546e10131b32923c5bbeaea2b1",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from quantward.fetch.sets._medmnist import Medmnist
+from quantward.fetch.sets._medmnist import ORGANS, Medmnist
 
 
 @dataclass(frozen=True)
@@ -15,19 +15,7 @@ class Organsmnist(Medmnist):
 
     name: ClassVar[str] = "organsmnist"
     title: ClassVar[str] = "OrganSMNIST (MedMNIST v2)"
-    classes: ClassVar[tuple[str, ...]] = (
-        "bladder",
-        "femur_left",
-        "femur_right",
-        "heart",
-        "kidney_left",
-        "kidney_right",
-        "liver",
-        "lung_left",
-        "lung_right",
-        "pancreas",
-        "spleen",
-    )
+    classes: ClassVar[tuple[str, ...]] = ORGANS
     counts: ClassVar[Mapping[str, int]] = {"train": 13932, "val": 2452, "test": 8827}
     md5: ClassVar[Mapping[str, str]] = {
         "28": "9ab87b696fb54e2a387ebe992d6ed5f1",

@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 from quantward.core.store import plain, write_json, write_text
 from quantward.core.values import Comparison, Efficiency, Evaluation, Predictions
 from quantward.evaluate import assess, evaluate, judge, measured, read_gates
-from quantward.evaluate.predictions import load, save
+from quantward.evaluate.predictions import load, pooled, save
 from quantward.evaluate.verdict import Gates
-from quantward.study.steps._pooled import SAID, pooled
 from quantward.study.values import Workplace
+
+SAID = "predictions.csv"
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Score:
     """Patients are resampled whole, over the pooled images of all folds: each was tested once, by a network that had
     not seen it."""
 
-    rooms: ClassVar[tuple[str, ...]] = ("evaluate", "study.steps._pooled", "study.steps.score")
+    rooms: ClassVar[tuple[str, ...]] = ("evaluate", "study.steps.score")
     libraries: ClassVar[tuple[str, ...]] = ("numpy", "scipy")
 
     def run(self, place: Workplace) -> Mapping[str, Any]:
