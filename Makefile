@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check lint types clean
+.PHONY: demo test check lint types nightly clean
 
 demo: $(STAMP)
 	$(BIN)/quantward demo --out demo
@@ -15,6 +15,12 @@ test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 check: lint types test
+
+# The studies of the five papers at their smallest scale, on made-up images.
+nightly: $(STAMP)
+	for study in studies/*.yaml; do \
+	  $(BIN)/quantward study $$study --smoke --out nightly/$$(basename $$study .yaml) || exit 1; \
+	done
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -30,4 +36,4 @@ $(STAMP): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo nightly build dist .pytest_cache .mypy_cache .ruff_cache
